@@ -1,0 +1,556 @@
+# shellcheck shell=bash disable=SC2034
+# SPDX-License-Identifier: GPL-2.0
+#
+# What the scripts in ci/ share: the facts that must be in one place, and one
+# function per step.  Each step is idempotent: it does nothing if what it makes is
+# there and what it depends on has not changed.
+#
+# Everything is made below $WORK (build/ by default), which git ignores.
+
+set -euo pipefail
+
+TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+WORK=${WORK:-$TOP/build}
+LOGS=$WORK/logs
+TREE=$WORK/linux	# git tree: branches base and patched
+OBJ=$WORK/obj		# objects of both, so that the second build is incremental
+JOBS=${JOBS:-$(nproc)}
+ACCEL=${ACCEL:-tcg}	# kvm: faster, but the power-fail model needs tcg
+
+BASE_VERSION=7.3	# the series is written for this
+BASE_SUITE=trixie-backports
+RC_SUITE=experimental	# has an -rc of it, to check that the series applies there too
+QEMU_SUITE=bookworm-backports
+
+# The guest: 1 GiB, of which two pmem devices of PMEM_SIZE each, see guest/init
+RAM_SIZE=$((1 << 30))
+PMEM_SIZE=$((128 << 20))
+PMEM_START=($((512 << 20)) $((640 << 20)))
+BOOT_SECONDS=60		# limit of a guest that only runs a few tests
+RUN_SECONDS=1500	# limit of one that runs all cases, ten times what it takes
+
+CONFIGS=ext4-pmem,ext4-linear,ext4-stripe,xfs-pmem,xfs-linear,xfs-stripe,xfs-rt,ext4-nodax
+
+# Debian packages, each with the file that shows it is there
+PACKAGES='
+gcc:/usr/bin/gcc make:/usr/bin/make git:/usr/bin/git flex:/usr/bin/flex
+bison:/usr/bin/bison bc:/usr/bin/bc cpio:/usr/bin/cpio xz-utils:/usr/bin/xz
+perl:/usr/bin/perl python3:/usr/bin/python3 pkg-config:/usr/bin/pkg-config
+libc6-dev:/usr/include/stdio.h patch:/usr/bin/patch rsync:/usr/bin/rsync
+libelf-dev:/usr/include/libelf.h libssl-dev:/usr/include/openssl/ssl.h
+libglib2.0-dev:/usr/include/glib-2.0/glib.h
+busybox-static:/bin/busybox dmsetup:/sbin/dmsetup
+e2fsprogs:/sbin/mke2fs xfsprogs:/sbin/mkfs.xfs
+quilt:/usr/bin/quilt ccache:/usr/bin/ccache codespell:/usr/bin/codespell
+shellcheck:/usr/bin/shellcheck ca-certificates:/etc/ssl/certs/ca-certificates.crt
+'
+
+# Nobody's git settings decide about the bytes of patches, nor who owns a tree
+export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_COUNT=3
+export GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0='*'
+export GIT_CONFIG_KEY_1=user.name GIT_CONFIG_VALUE_1=series
+export GIT_CONFIG_KEY_2=user.email GIT_CONFIG_VALUE_2=series@localhost
+
+case $WORK in
+/*) ;;
+*) WORK=$PWD/$WORK ;;
+esac
+
+say() {
+	printf '%s %s\n' "$(date +%H:%M:%S)" "$*"
+}
+
+die() {
+	printf '%s: error: %s\n' "${0##*/}" "$*" >&2
+	exit 1
+}
+
+# Run "$@" with its output in log $1; on failure show the end of it and stop
+logged() {
+	local log=$LOGS/$1
+	shift
+	mkdir -p "$LOGS"
+	if ! "$@" >"$log" 2>&1; then
+		tail -n 15 "$log" >&2
+		die "'${1##*/}' failed, see $log"
+	fi
+}
+
+# Options that make apt use lists and settings of its own below $WORK, with the
+# suites that are needed added to those of the machine.  Nothing in /etc changes,
+# and of the added suites only what the pins below name can be installed.
+private_apt() {
+	local dir=$WORK/apt site key parts
+	parts=$dir/sources.list.d
+	mkdir -p "$parts" "$dir/none" "$dir/lists/partial" "$dir/cache/archives/partial"
+	cp /etc/apt/sources.list.d/*.{list,sources} "$parts" 2>/dev/null || true
+	key=/usr/share/keyrings/debian-archive-keyring.gpg
+	# shellcheck disable=SC2016
+	site=$(apt-get indextargets --format '$(REPO_URI) $(ORIGIN) $(LABEL)' \
+		'Created-By: Packages' 2>/dev/null |
+		awk '$2 == "Debian" && $3 == "Debian" { print $1; exit }')
+	[ -n "$site" ] || die "no Debian archive among apt's sources; is there none, or was" \
+		"'apt-get update' never run?"
+	for suite in $QEMU_SUITE $BASE_SUITE $RC_SUITE; do
+		echo "deb [signed-by=$key] $site $suite main"
+	done >"$parts/dax-series.list"
+	cat >"$dir/preferences" <<-EOF
+	Package: *
+	Pin: release n=$QEMU_SUITE
+	Pin-Priority: -1
+
+	Package: *
+	Pin: release n=$BASE_SUITE
+	Pin-Priority: -1
+
+	Package: *
+	Pin: release n=rc-buggy
+	Pin-Priority: -1
+
+	Package: qemu-* seabios ipxe-qemu
+	Pin: release n=$QEMU_SUITE
+	Pin-Priority: 500
+	EOF
+	cat >"$dir/apt.conf" <<-EOF
+	Dir::Etc::sourceparts "$parts";
+	Dir::Etc::preferencesparts "$dir/none";
+	Dir::Etc::preferences "$dir/preferences";
+	Dir::State::lists "$dir/lists";
+	Dir::Cache "$dir/cache";
+	APT::Sandbox::User "$(id -un)";
+	EOF
+	export APT_CONFIG=$dir/apt.conf DEBIAN_FRONTEND=noninteractive
+	[ -n "$(find "$dir/updated" -mmin -600 2>/dev/null)" ] && return
+	logged apt-update.log apt-get update
+	touch "$dir/updated"
+}
+
+missing_packages() {
+	local entry
+	for entry in $PACKAGES; do
+		[ -e "${entry#*:}" ] || echo "${entry%%:*}"
+	done
+}
+
+qemu_too_old() {
+	local version
+	version=$(qemu-system-x86_64 --version 2>/dev/null | sed -n 's/.*version \([0-9]*\).*/\1/p')
+	[ "${version:-0}" -lt 10 ]
+}
+
+# Install what is missing
+setup() {
+	local missing
+	mkdir -p "$WORK" 2>/dev/null || true
+	[ -w "$WORK" ] || die "$WORK is not yours; set WORK to a directory that is"
+	# Images of Debian come without the lists
+	if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null &&
+	   ! apt-get indextargets 'Created-By: Packages' 2>/dev/null | grep -q .; then
+		logged apt-update-system.log apt-get update
+	fi
+	missing=$(missing_packages | tr '\n' ' ')
+	qemu_too_old && missing="$missing qemu-system-x86"
+	[ -n "${missing// /}" ] || return 0
+	if ! command -v apt-get >/dev/null; then
+		die "missing, and there is no apt to install it: $missing(QEMU: 10.0 or newer)"
+	elif [ "$(id -u)" != 0 ]; then
+		die "missing, and only root can install it: $missing(QEMU from $QEMU_SUITE)"
+	fi
+	say "setup: installing $missing"
+	(
+		private_apt
+		# shellcheck disable=SC2086
+		logged apt-install.log apt-get install -y --no-install-recommends $missing
+	) || exit 1
+	missing=$(missing_packages | tr '\n' ' ')
+	[ -z "$missing" ] || die "still missing after installation: $missing"
+	if qemu_too_old; then
+		die "QEMU is older than 10.0 even after installation"
+	fi
+}
+
+# A commit that is the same on every machine
+commit_all() {
+	git -C "$1" add -f -A
+	GIT_AUTHOR_NAME=base GIT_AUTHOR_EMAIL=base@localhost \
+	GIT_COMMITTER_NAME=base GIT_COMMITTER_EMAIL=base@localhost \
+	GIT_AUTHOR_DATE='2026-01-01T00:00:00Z' GIT_COMMITTER_DATE='2026-01-01T00:00:00Z' \
+		git -C "$1" commit -q -m "$2"
+}
+
+# Commits and edits in $TREE that patches/ does not have must not get lost
+refuse_to_lose_work() {
+	[ -d "$TREE/.git" ] || return 0
+	if [ -n "$(git -C "$TREE" status --porcelain -uno)" ]; then
+		die "$TREE has uncommitted changes; commit them and run ci/export, or drop them"
+	fi
+	if git -C "$TREE" rev-parse -q --verify patched >/dev/null &&
+	   [ "$(git -C "$TREE" rev-parse patched)" != "$(cat "$WORK/patched.head" 2>/dev/null)" ]; then
+		die "branch patched of $TREE has commits that patches/ has not; run ci/export"
+	fi
+}
+
+new_tree() {
+	rm -rf "$TREE" "$OBJ" "$WORK"/{base.id,patched.id,patched.head,base/id,patched/id}
+	mkdir -p "$TREE"
+	git -C "$TREE" init -q -b base
+	git -C "$TREE" config gc.auto 0
+	git -C "$TREE" config core.untrackedCache true
+}
+
+# Unpack a source package or tarball $1 into directory $2, only paths "${@:3}" if given
+unpack() {
+	local file=$1 dir=$2 member
+	shift 2
+	case $file in
+	*.deb)
+		member=$(dpkg-deb --fsys-tarfile "$file" | tar t |
+			grep '/linux-source-.*\.tar\.xz$')
+		dpkg-deb --fsys-tarfile "$file" | tar xO "$member" | xz -dc -T0
+		;;
+	*.xz) xz -dc -T0 "$file" ;;
+	*) gzip -dcf "$file" ;;
+	esac | if [ $# -gt 0 ]; then
+		# tar complains about files that the series creates
+		tar x -C "$dir" --strip-components=1 --wildcards "${@/#/*/}" 2>/dev/null || true
+	else
+		tar x -C "$dir" --strip-components=1
+	fi
+}
+
+# Print the path of package $1 of suite $2, downloaded if need be
+download() {
+	local dir=$WORK/download version deb
+	mkdir -p "$dir"
+	version=$(apt-cache madison "$1" | awk -F' *[|] *' -v s="$2/" \
+		'index($3, s) { print $2; exit }')
+	[ -n "$version" ] || return 1
+	deb=$dir/${1}_${version//:/%3a}_all.deb
+	if [ ! -f "$deb" ]; then
+		say "base: downloading $1 $version" >&2
+		(cd "$dir" && logged download.log apt-get download "$1=$version") || return 1
+	fi
+	echo "$deb"
+}
+
+tree_version() {
+	awk '$2 == "=" && /^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION)/ { v[$1] = $3 }
+	     END { printf "%s.%s.%s%s", v["VERSION"], v["PATCHLEVEL"], v["SUBLEVEL"], v["EXTRAVERSION"] }' \
+		"$1/Makefile"
+}
+
+# Make branch base of $TREE: of KERNEL if the user has set it (a directory, a
+# tarball or the URL of a git repository), else of Debian's source package
+get_base() {
+	local source id deb package
+	source=${KERNEL:-debian}
+	refuse_to_lose_work
+	if [ -z "${KERNEL:-}" ]; then
+		private_apt
+		package=linux-source-$BASE_VERSION
+		if ! deb=$(download "$package" "$BASE_SUITE"); then
+			package=$(apt-cache search --names-only "^linux-source-${BASE_VERSION%%.*}\." |
+				awk '{ print $1 }' | sort -V | tail -n 1)
+			if [ -z "$package" ] || ! deb=$(download "$package" "$BASE_SUITE"); then
+				die "no linux-source-${BASE_VERSION%%.*}.* package; set KERNEL, see README"
+			fi
+			say "base: WARNING: linux-source-$BASE_VERSION is no longer offered," \
+				"taking $package"
+		fi
+		id=$(basename "$deb")
+	elif [ -d "$KERNEL/.git" ] || [ -f "$KERNEL/.git" ]; then
+		id="$KERNEL $(git -C "$KERNEL" rev-parse HEAD)"
+		if [ -n "$(git -C "$KERNEL" status --porcelain -uno)" ]; then
+			say "base: WARNING: uncommitted changes in $KERNEL are not used"
+		fi
+	elif [ -d "$KERNEL" ]; then
+		id="$KERNEL $(find "$KERNEL" -type f -printf '%T@ %p\n' | sort | sha256sum)"
+	elif [ -f "$KERNEL" ]; then
+		id="$KERNEL $(stat -c %Y "$KERNEL")"
+	elif [[ $KERNEL == *://* ]]; then
+		id=$KERNEL
+	else
+		die "KERNEL=$KERNEL: neither a directory, a tarball nor the URL of a git repository"
+	fi
+
+	if [ "$(cat "$WORK/base.id" 2>/dev/null)" != "$id" ]; then
+		say "base: unpacking $source"
+		new_tree
+		if [ -z "${KERNEL:-}" ]; then
+			unpack "$deb" "$TREE"
+			commit_all "$TREE" "$package"
+		elif [[ $KERNEL == *://* ]]; then
+			rm -rf "$TREE"
+			logged clone.log git clone -q --depth 1 -b "v$BASE_VERSION" "$KERNEL" "$TREE"
+			git -C "$TREE" checkout -q -b base
+		elif [ -e "$KERNEL/.git" ]; then
+			# A clone that borrows the objects: the user's tree is only read
+			rm -rf "$TREE"
+			logged clone.log git clone -q --shared "$KERNEL" "$TREE"
+			git -C "$TREE" checkout -q -B base "${id##* }"
+		elif [ -d "$KERNEL" ]; then
+			tar c -C "$KERNEL" . | tar x -C "$TREE"
+			commit_all "$TREE" "copy of a directory"
+		else
+			unpack "$KERNEL" "$TREE"
+			commit_all "$TREE" "tarball"
+		fi
+		[ -f "$TREE/fs/dax.c" ] || die "$source holds no kernel source"
+		echo "$id" >"$WORK/base.id"
+	fi
+	BASE_FULL=$(git -C "$TREE" show base:Makefile >"$WORK/Makefile.base" &&
+		mkdir -p "$WORK/v" && mv "$WORK/Makefile.base" "$WORK/v/Makefile" &&
+		tree_version "$WORK/v")
+	case $BASE_FULL in
+	$BASE_VERSION.*) say "base: $BASE_FULL" ;;
+	*) say "base: WARNING: $BASE_FULL, the series is for $BASE_VERSION" ;;
+	esac
+}
+
+# The patches in order, as paths
+series() {
+	sed -e 's/#.*//' -e '/^[[:space:]]*$/d' "$1/series" | sed "s|^|$1/|"
+}
+
+# Apply the series of directory $1 on branch $2 of git tree $3, as branch $4.
+# On failure say which patch and hunk, leave the tree as it was and return 1.
+apply_series() {
+	local dir=$1 from=$2 tree=$3 to=$4 log=$LOGS/apply.log patch
+	mkdir -p "$LOGS"
+	git -C "$tree" am --abort >/dev/null 2>&1 || true
+	git -C "$tree" checkout -q -f "$from"
+	git -C "$tree" checkout -q -B applying
+	for patch in $(series "$dir"); do
+		# The committer's date is the author's, so that ids do not depend on the day
+		if ! git -C "$tree" am -q --committer-date-is-author-date --keep-cr "$patch" >"$log" 2>&1; then
+			git -C "$tree" am --abort >/dev/null 2>&1 || true
+			git -C "$tree" checkout -q -f "$from"
+			git -C "$tree" branch -q -D applying
+			echo "${patch##*/} does not apply: $(sed -n 's/^error: //p' "$log" |
+				head -n 1 || true)"
+			return 1
+		fi
+	done
+	git -C "$tree" checkout -q -B "$to"
+	git -C "$tree" branch -q -D applying
+}
+
+apply() {
+	local id why
+	id="$(git -C "$TREE" rev-parse base) $(cat "$TOP/series" "$TOP"/patches/*.patch | sha256sum)"
+	if [ "$(cat "$WORK/patched.id" 2>/dev/null)" != "$id" ]; then
+		rm -f "$WORK/patched.id"
+		why=$(apply_series "$TOP" base "$TREE" patched) || die "$why"
+		git -C "$TREE" rev-parse patched >"$WORK/patched.head"
+		echo "$id" >"$WORK/patched.id"
+	fi
+	say "apply: $(series "$TOP" | wc -l) patches on $BASE_FULL"
+}
+
+# kernel_make TARGET...: in the tree as it is checked out
+kernel_make() {
+	local cc=gcc
+	command -v ccache >/dev/null && cc='ccache gcc'
+	make -C "$TREE" O="$OBJ" CC="$cc" HOSTCC="$cc" -j"$JOBS" \
+		KBUILD_BUILD_TIMESTAMP=@0 KBUILD_BUILD_USER=ci KBUILD_BUILD_HOST=ci "$@"
+}
+
+# Merge our fragment and the selftests' into a configuration; complain about
+# options that did not make it
+configure() {
+	local want=$OBJ/wanted.config line missing=
+	mkdir -p "$OBJ"
+	cat "$TOP/tools/testing/config/base.config" "${EXTRA_CONFIG:-/dev/null}" >"$want"
+	# The selftests' own needs; hot-plug tests of other subjects want modules
+	sed 's/=m$/=y/' "$TREE/tools/testing/selftests/dax/config" >>"$want"
+	if ! cmp -s "$want" "$OBJ/configured"; then
+		logged config.log kernel_make KCONFIG_ALLCONFIG="$want" allnoconfig
+		while read -r line; do
+			grep -qx "$line" "$OBJ/.config" || missing="$missing $line"
+		done < <(grep '^CONFIG_' "$want")
+		[ -z "$missing" ] || die "the kernel's Kconfig refuses:$missing"
+		cp "$want" "$OBJ/configured"
+	fi
+}
+
+# Build branch $1 (base or patched): bzImage, vmlinux and kselftests in $WORK/$1
+build() {
+	local out=$WORK/$1 id
+	mkdir -p "$out"
+	id=$(git -C "$TREE" rev-parse "$1")
+	if [ "$(cat "$out/id" 2>/dev/null)" = "$id $(config_id)" ]; then
+		return
+	fi
+	rm -f "$out/id"
+	git -C "$TREE" checkout -q -f "$1"
+	say "build: kernel $1 (the first one takes minutes)"
+	configure
+	logged "build-$1.log" kernel_make bzImage headers
+	if grep -q 'warning:' "$LOGS/build-$1.log"; then
+		grep 'warning:' "$LOGS/build-$1.log" | head -n 5 >&2
+		rm -rf "$OBJ"	# or the next build would not show them
+		die "kernel $1 builds with warnings, see $LOGS/build-$1.log"
+	fi
+	cp "$OBJ/arch/x86/boot/bzImage" "$OBJ/vmlinux" "$out/"
+	rm -rf "$out/kselftest"
+	logged "kselftest-$1.log" kernel_make -C "$TREE/tools/testing/selftests" \
+		TARGETS=dax INSTALL_PATH="$out/kselftest" \
+		KHDR_INCLUDES="-isystem $OBJ/usr/include" install
+	echo "$id $(config_id)" >"$out/id"
+}
+
+config_id() {
+	cat "$TOP/tools/testing/config/base.config" "${EXTRA_CONFIG:-/dev/null}" |
+		sha256sum | cut -c1-16
+}
+
+# The plugin, the host tests of the model and the programs of the guest
+build_tools() {
+	local t=$TOP/tools/testing out=$WORK/tools
+	mkdir -p "$out"
+	logged tools.log make -C "$t/powerfail" O="$out"
+	logged tools.log make -C "$t/cases" O="$out" HEADERS="$OBJ/usr/include"
+}
+
+# Add program $2 and the libraries it needs to the file tree $1
+add_program() {
+	local lib
+	cp -L "$2" "$1/bin/"
+	for lib in $(ldd "$2" 2>/dev/null | grep -o '/[^ )]*'); do
+		mkdir -p "$1${lib%/*}"
+		cp -Ln "$lib" "$1$lib"
+	done
+}
+
+# Make the initramfs of kernel $1, with the kselftests of the series on both kernels
+make_initramfs() {
+	local out=$WORK/$1/initramfs dir=$WORK/$1/initramfs.d program
+	rm -rf "$dir"
+	mkdir -p "$dir"/{bin,dev,mnt,proc,sys,tmp,kselftest}
+	cp /bin/busybox "$dir/bin/"
+	ln -s busybox "$dir/bin/sh"
+	for program in /sbin/{mke2fs,e2fsck,mkfs.xfs,xfs_repair,dmsetup} \
+		       "$WORK"/tools/{cases,guest-test}; do
+		add_program "$dir" "$program"
+	done
+	for program in "$WORK"/patched/kselftest/dax/*; do
+		if [ -x "$program" ] && [[ $program != *.sh ]]; then
+			add_program "$dir" "$program"
+			mv "$dir/bin/${program##*/}" "$dir/kselftest/"
+		fi
+	done
+	install -m 755 "$TOP/tools/testing/guest/init" "$dir/init"
+	(cd "$dir" && find . | cpio -o -H newc --quiet | gzip -1) >"$out"
+	rm -rf "$dir"
+}
+
+# Turn the TAP output of the kselftests in $LOGS/$1.results into lines as the cases
+# have them, in $LOGS/$1.cases.  A program must report as many tests as it planned.
+kselftest_cases() {
+	awk '
+		$1 == "kselftest" { programs++; config = $2; program = $3; plan = seen = 0 }
+		$1 == "tap" && $2 ~ /^1\.\./ { plan = substr($2, 4) }
+		$1 == "tap" && ($2 == "ok" || ($2 == "not" && $3 == "ok")) {
+			seen++
+			name = $2 == "ok" ? $4 : $5
+			verdict = $2 != "ok" ? "FAIL" : / # SKIP/ ? "SKIP" : "PASS"
+			why = $0
+			sub(/.*# SKIP */, "", why)
+			print "case kselftest-" config "/" name, verdict, verdict == "SKIP" ? why : ""
+		}
+		$1 == "status" && (!plan || seen != plan) {
+			print "case kselftest-" config "/" program, "FAIL",
+				seen " of " plan " tests reported, exit status " $2
+		}
+		END {
+			if (!programs)
+				print "case kselftest/programs FAIL none was run"
+		}
+	' "$LOGS/$1.results" >"$LOGS/$1.cases"
+}
+
+# Print the table of the verdicts in files "$@", each KERNEL=FILE; see table.awk
+table() {
+	awk -f "$TOP/tools/testing/cases/table.awk" "$TOP/tools/testing/cases/expected" "$@" \
+		>"$LOGS/table"
+	grep -v '^result ' "$LOGS/table"
+	read -r _ PASSED FAILED SKIPPED < <(grep '^result ' "$LOGS/table")
+}
+
+# boot NAME KERNEL APPEND [model arguments]: run one guest.  KERNEL is base or
+# patched; NAME.initrd is appended to the initramfs if it exists.  Leaves
+# NAME.results and NAME.console in $LOGS.  Fails, with the reason on standard
+# output, if the guest does not start or end its job, or if the kernel log has a
+# splat that tools/testing/cases/splats does not list for that kernel.
+boot() {
+	local name=$1 kernel=$2 append=$3 model=${4:-} seconds=${5:-$RUN_SECONDS}
+	local ram=$WORK/ram.$name disk=$WORK/disk.$name initrd=$WORK/initrd.$name
+	local console=$LOGS/$name.console results=$LOGS/$name.results
+	local start memmap='' args=() status=0
+	mkdir -p "$LOGS"
+	rm -f "$results" "$console" "$ram" "$disk"
+	truncate -s $RAM_SIZE "$ram"
+	# What an O_DIRECT read gets, slowly: see odirect_read_into_fsync_twice
+	head -c 1M /dev/zero | tr '\0' '\325' >"$disk"
+	cat "$WORK/$kernel/initramfs" >"$initrd"
+	[ ! -f "$WORK/$name.initrd" ] || cat "$WORK/$name.initrd" >>"$initrd"
+	for start in "${PMEM_START[@]}"; do
+		memmap="$memmap memmap=$PMEM_SIZE!$start"
+	done
+	if [ -n "$model" ]; then
+		model="$WORK/tools/powerfail.so,ram=$ram,$model"
+		for start in "${PMEM_START[@]}"; do
+			model="$model,pmem=$start:$PMEM_SIZE"
+		done
+		args=(-plugin "$model")
+	fi
+	timeout -k 5 "$seconds" qemu-system-x86_64 -accel "$ACCEL" -cpu max -smp 2 \
+		-object "memory-backend-file,id=ram,size=$RAM_SIZE,share=on,mem-path=$ram" \
+		-machine pc,memory-backend=ram -m $((RAM_SIZE >> 20)) \
+		-nodefaults -no-reboot -display none -serial "file:$console" \
+		-kernel "$WORK/$kernel/bzImage" -initrd "$initrd" \
+		-append "console=ttyS0 nokaslr panic=-1 $memmap $append" \
+		-device virtio-serial -chardev "file,id=results,path=$results" \
+		-device virtserialport,chardev=results \
+		-drive "file=$disk,if=none,id=disk,format=raw,throttling.bps-total=65536" \
+		-device virtio-blk-pci,drive=disk \
+		"${args[@]}" </dev/null >"$LOGS/$name.qemu" 2>&1 || status=$?
+	rm -f "$ram" "$disk" "$initrd"
+	check_boot "$name" "$kernel" $status "$seconds"
+}
+
+check_boot() {
+	local name=$1 kernel=$2 status=$3 seconds=$4 why='' splat
+	local console=$LOGS/$name.console results=$LOGS/$name.results
+	touch "$console" "$results"
+	splat=$(grep -aE 'WARNING: |BUG: |KASAN: |UBSAN: |INFO: rcu|blocked for more than|Kernel panic|Oops' "$console" |
+		grep -avE "$(known_splats "$kernel")" | head -n 1 | tr -d '\r') || true
+	if [ "$status" = 124 ] || [ "$status" = 137 ]; then
+		why="guest $name still ran after $seconds s and was killed"
+	elif [ "$status" != 0 ]; then
+		why="QEMU failed: $(tail -n 1 "$LOGS/$name.qemu")"
+	elif [ -n "$splat" ]; then
+		why="guest $name: $splat"
+	elif ! grep -q '^start ' "$results"; then
+		why="guest $name did not start its job"
+	elif ! grep -q '^end ' "$results"; then
+		why="guest $name did not end its job"
+	fi
+	[ -n "$why" ] || return 0
+	echo "$why"
+	tail -n 12 "$console" | tr -d '\r' | sed "s/^/  $name: /"
+	return 1
+}
+
+# A pattern of the splats that kernel $1 is known to have
+known_splats() {
+	awk -v k="$1" '$1 == k { sub(/^[^ ]+ +/, ""); printf "%s|", $0 } END { print "^$" }' \
+		"$TOP/tools/testing/cases/splats"
+}
+
+# Regenerate the patches from branch patched of $TREE into directory $1
+export_patches() {
+	git -C "$TREE" format-patch -q -N --zero-commit --no-signature --abbrev=12 \
+		--no-base --no-attach --no-cover-letter --no-thread --diff-algorithm=myers \
+		-o "$1" base..patched
+}

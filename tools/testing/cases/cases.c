@@ -1,0 +1,1585 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What a user of DAX does before a sync call, and what the call then promises.
+ *
+ * One function per case.  A case makes its files, stores, syncs, marks the crash
+ * point and states what must survive; guest.c does the rest.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/aio_abi.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/ptrace.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "guest.h"
+
+#define OLD 1	/* seed of the content that files start with */
+#define NEW 2	/* seed of the content under test */
+
+/* A raw disk, readable with O_DIRECT; every byte is DISK_BYTE */
+#define DISK "/dev/vda"
+#define DISK_BYTE 0xd5
+
+static void sync_file(const struct file *f)
+{
+	check(fsync(f->fd), "fsync");
+}
+
+/* The sequence most cases share: store to @pages pages, leave them dirty */
+static struct file dirty_file(const char *name, size_t pages, char **map)
+{
+	struct file f = create_file(name, pages * PAGE, OLD);
+
+	*map = map_file(&f, 0, pages * PAGE);
+	pattern(*map, 0, pages * PAGE, NEW);
+	return f;
+}
+
+static struct file clone_of(const struct file *src, const char *name)
+{
+	struct file f = create_file(name, 0, 0);
+
+	if (ioctl(f.fd, FICLONE, src->fd)) {
+		if (errno == EOPNOTSUPP || errno == ENOTTY || errno == EINVAL)
+			skip("no reflink");
+		fail("FICLONE: %m");
+	}
+	return f;
+}
+
+/* A durable file of @pages pages whose blocks another file shares */
+static struct file shared_file(const char *name, size_t pages)
+{
+	struct file f = create_file(name, pages * PAGE, OLD), clone;
+	char clone_name[80];
+
+	snprintf(clone_name, sizeof(clone_name), "%.40s.clone", name);
+	clone = clone_of(&f, clone_name);
+	sync_file(&clone);
+	sync_file(&f);
+	return f;
+}
+
+static void fallocate_or_skip(const struct file *f, int mode, off_t off, off_t len)
+{
+	if (!fallocate(f->fd, mode, off, len))
+		return;
+	if (errno == EOPNOTSUPP)
+		skip("fallocate mode 0x%x is not supported", mode);
+	fail("fallocate mode 0x%x: %m", mode);
+}
+
+static void wait_for(pid_t pid)
+{
+	int status;
+
+	check(pid, "fork");
+	if (waitpid(pid, &status, 0) < 0 || status)
+		fail("child ended with status 0x%x", status);
+}
+
+/* ---- mmap stores and each sync call ---- */
+
+static void mmap_fsync(void)
+{
+	char *p;
+	struct file f = dirty_file("f", 8, &p);
+
+	sync_file(&f);
+	point();
+	promise(&f, 0, 8 * PAGE, NEW);
+}
+
+static void mmap_fdatasync(void)
+{
+	char *p;
+	struct file f = dirty_file("f", 8, &p);
+
+	check(fdatasync(f.fd), "fdatasync");
+	point();
+	promise(&f, 0, 8 * PAGE, NEW);
+}
+
+static void mmap_msync(void)
+{
+	char *p;
+	struct file f = dirty_file("f", 8, &p);
+
+	check(msync(p, 8 * PAGE, MS_SYNC), "msync");
+	point();
+	promise(&f, 0, 8 * PAGE, NEW);
+}
+
+/* Only the pages that msync() was asked for are promised */
+static void mmap_msync_part(void)
+{
+	char *p;
+	struct file f = dirty_file("f", 8, &p);
+
+	check(msync(p + 2 * PAGE, 3 * PAGE, MS_SYNC), "msync");
+	point();
+	promise(&f, 2 * PAGE, 3 * PAGE, NEW);
+}
+
+static void mmap_sync(void)
+{
+	char *p;
+	struct file f = dirty_file("f", 8, &p);
+
+	sync();
+	point();
+	promise(&f, 0, 8 * PAGE, NEW);
+}
+
+static void mmap_syncfs(void)
+{
+	char *p;
+	struct file f = dirty_file("f", 8, &p);
+
+	check(syncfs(f.fd), "syncfs");
+	point();
+	promise(&f, 0, 8 * PAGE, NEW);
+}
+
+/* Promises nothing by itself, and must not eat the promise of a later fsync */
+static void mmap_sync_file_range(void)
+{
+	char *p;
+	struct file f = dirty_file("f", 8, &p);
+
+	check(sync_file_range(f.fd, 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE |
+			      SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER),
+	      "sync_file_range");
+	sync_file(&f);
+	point();
+	promise(&f, 0, 8 * PAGE, NEW);
+}
+
+static void mmap_fsync_readonly_fd(void)
+{
+	char *p, path[128];
+	struct file f = dirty_file("f", 8, &p);
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/%s", test_dir, f.name);
+	fd = open(path, O_RDONLY);
+	check(fd, "open");
+	check(fsync(fd), "fsync");
+	point();
+	promise(&f, 0, 8 * PAGE, NEW);
+}
+
+static void mmap_sparse_pages(void)
+{
+	struct file f = create_file("f", 256 * PAGE, OLD);
+	char *p = map_file(&f, 0, 256 * PAGE);
+
+	for (int i = 0; i < 256; i += 2)
+		pattern(p + i * PAGE, i * PAGE, PAGE, NEW);
+	sync_file(&f);
+	point();
+	for (int i = 0; i < 256; i += 2)
+		promise(&f, i * PAGE, PAGE, NEW);
+}
+
+static void mmap_store_again(void)
+{
+	char *p;
+	struct file f = dirty_file("f", 8, &p);
+
+	sync_file(&f);
+	pattern(p, 0, 8 * PAGE, 3);
+	sync_file(&f);
+	point();
+	promise(&f, 0, 8 * PAGE, 3);
+}
+
+static void mmap_two_mappings(void)
+{
+	char *p, *q;
+	struct file f = dirty_file("f", 8, &p);
+
+	q = map_file(&f, 0, 8 * PAGE);
+	pattern(q, 0, 8 * PAGE, 3);
+	sync_file(&f);
+	pattern(p, 0, 4 * PAGE, 4);
+	pattern(q + 4 * PAGE, 4 * PAGE, 4 * PAGE, 4);
+	check(fdatasync(f.fd), "fdatasync");
+	point();
+	promise(&f, 0, 8 * PAGE, 4);
+}
+
+static void mmap_hole(void)
+{
+	struct file f = create_file("f", 0, 0);
+	volatile char *p;
+
+	check(ftruncate(f.fd, 16 * PAGE), "ftruncate");
+	p = map_file(&f, 0, 16 * PAGE);
+	(void)p[0];	/* map the zero page first */
+	(void)p[PAGE];
+	pattern((char *)p, 0, 8 * PAGE, NEW);
+	sync_file(&f);
+	point();
+	promise(&f, 0, 8 * PAGE, NEW);
+}
+
+static void mmap_preallocated(void)
+{
+	struct file f = create_file("f", 0, 0);
+	char *p;
+
+	check(fallocate(f.fd, 0, 0, 16 * PAGE), "fallocate");
+	p = map_file(&f, 0, 16 * PAGE);
+	pattern(p, 0, 8 * PAGE, NEW);
+	sync_file(&f);
+	point();
+	promise(&f, 0, 8 * PAGE, NEW);
+}
+
+/* ---- what may happen to the mapping between the store and the sync ---- */
+
+static void mmap_munmap_first(void)
+{
+	char *p;
+	struct file f = dirty_file("f", 8, &p);
+
+	check(munmap(p, 8 * PAGE), "munmap");
+	sync_file(&f);
+	point();
+	promise(&f, 0, 8 * PAGE, NEW);
+}
+
+static void mmap_dontneed_first(void)
+{
+	char *p;
+	struct file f = dirty_file("f", 8, &p);
+
+	check(madvise(p, 8 * PAGE, MADV_DONTNEED), "madvise");
+	sync_file(&f);
+	point();
+	promise(&f, 0, 8 * PAGE, NEW);
+}
+
+static void mmap_mprotect_first(void)
+{
+	char *p;
+	struct file f = dirty_file("f", 8, &p);
+
+	check(mprotect(p, 8 * PAGE, PROT_READ), "mprotect");
+	sync_file(&f);
+	check(mprotect(p, 8 * PAGE, PROT_READ | PROT_WRITE), "mprotect");
+	pattern(p, 0, 4 * PAGE, 3);
+	sync_file(&f);
+	point();
+	promise(&f, 0, 4 * PAGE, 3);
+	promise(&f, 4 * PAGE, 4 * PAGE, NEW);
+}
+
+static void mmap_mremap_first(void)
+{
+	char *p, *q;
+	struct file f = dirty_file("f", 8, &p);
+
+	q = mmap(NULL, 8 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	p = mremap(p, 8 * PAGE, 8 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, q);
+	if (p == MAP_FAILED)
+		fail("mremap: %m");
+	pattern(p, 0, 4 * PAGE, 3);
+	sync_file(&f);
+	pattern(p, 0, 2 * PAGE, 4);
+	sync_file(&f);
+	point();
+	promise(&f, 0, 2 * PAGE, 4);
+	promise(&f, 2 * PAGE, 2 * PAGE, 3);
+	promise(&f, 4 * PAGE, 4 * PAGE, NEW);
+}
+
+static void mmap_fork(void)
+{
+	char *p;
+	struct file f = dirty_file("f", 8, &p);
+	pid_t pid = fork();
+
+	if (!pid) {
+		pattern(p, 0, 4 * PAGE, 3);
+		_exit(0);
+	}
+	wait_for(pid);
+	sync_file(&f);
+	pid = fork();
+	if (!pid) {
+		pattern(p, 0, 2 * PAGE, 4);
+		_exit(0);
+	}
+	wait_for(pid);
+	sync_file(&f);
+	point();
+	promise(&f, 0, 2 * PAGE, 4);
+	promise(&f, 2 * PAGE, 2 * PAGE, 3);
+	promise(&f, 4 * PAGE, 4 * PAGE, NEW);
+}
+
+/* Two processes with mappings of their own, both alive when one syncs */
+static void mmap_two_processes(void)
+{
+	struct file f = create_file("f", 8 * PAGE, OLD);
+	char *p = map_file(&f, 0, 8 * PAGE);
+	int to[2], from[2];
+	char c = 0;
+	pid_t pid;
+
+	check(pipe(to) | pipe(from), "pipe");
+	pid = fork();
+	if (!pid) {
+		char *q = map_file(&f, 0, 8 * PAGE);
+
+		for (int round = 2; round < 4; round++) {
+			pattern(q, 0, 8 * PAGE, round);
+			if (write(from[1], &c, 1) != 1 || read(to[0], &c, 1) != 1)
+				_exit(1);
+		}
+		_exit(0);
+	}
+	for (int round = 2; round < 4; round++) {
+		if (read(from[0], &c, 1) != 1)
+			fail("child is gone");
+		(void)*(volatile char *)p;
+		sync_file(&f);
+		point();
+		promise(&f, 0, 8 * PAGE, round);
+		if (write(to[1], &c, 1) != 1)
+			fail("child is gone");
+	}
+	wait_for(pid);
+}
+
+static void mmap_unlinked(void)
+{
+	char *p, path[128];
+	struct file f = dirty_file("f", 8, &p);
+
+	snprintf(path, sizeof(path), "%s/%s", test_dir, f.name);
+	check(unlink(path), "unlink");
+	f.name[0] = 0;
+	pattern(p, 0, 8 * PAGE, 3);
+	sync_file(&f);
+	point();
+	promise(&f, 0, 8 * PAGE, 3);
+}
+
+static void mmap_freeze(void)
+{
+	char *p;
+	struct file f = dirty_file("f", 8, &p);
+
+	check(ioctl(f.fd, FIFREEZE, 0), "FIFREEZE");
+	point();
+	check(ioctl(f.fd, FITHAW, 0), "FITHAW");
+	promise(&f, 0, 8 * PAGE, NEW);
+}
+
+/* ---- write(2) ---- */
+
+static void write_aligned(void)
+{
+	struct file f = create_file("f", 8 * PAGE, OLD);
+
+	write_at(&f, PAGE, 4 * PAGE, NEW);
+	sync_file(&f);
+	point();
+	promise(&f, 0, PAGE, OLD);
+	promise(&f, PAGE, 4 * PAGE, NEW);
+}
+
+static void write_unaligned(void)
+{
+	struct file f = create_file("f", 8 * PAGE, OLD);
+
+	write_at(&f, 3, 5, NEW);
+	write_at(&f, PAGE - 7, 15, NEW);
+	write_at(&f, 3 * PAGE + 100, 2 * PAGE + 1, NEW);
+	check(fdatasync(f.fd), "fdatasync");
+	point();
+	promise(&f, 0, 3, OLD);
+	promise(&f, 3, 5, NEW);
+	promise(&f, PAGE - 7, 15, NEW);
+	promise(&f, 3 * PAGE + 100, 2 * PAGE + 1, NEW);
+}
+
+static void write_append(void)
+{
+	struct file f = create_file("f", PAGE + 10, OLD);
+
+	write_at(&f, PAGE + 10, 5000, NEW);
+	sync_file(&f);
+	point();
+	promise(&f, 0, PAGE + 10, OLD);
+	promise(&f, PAGE + 10, 5000, NEW);
+}
+
+/* No sync call: write() with RWF_DSYNC or O_SYNC is one */
+static void write_dsync(void)
+{
+	struct file f = create_file("f", 8 * PAGE, OLD);
+	static char buf[2 * PAGE];
+	struct iovec iov = { buf, sizeof(buf) };
+
+	pattern(buf, PAGE, sizeof(buf), NEW);
+	if (pwritev2(f.fd, &iov, 1, PAGE, RWF_DSYNC) != sizeof(buf))
+		fail("pwritev2: %m");
+	point();
+	promise(&f, PAGE, 2 * PAGE, NEW);
+}
+
+static void write_and_mmap(void)
+{
+	char *p;
+	struct file f = dirty_file("f", 2, &p);
+
+	write_at(&f, 100, 1000, 3);
+	pattern(p + 2000, 2000, 50, 4);
+	sync_file(&f);
+	point();
+	promise(&f, 0, 100, NEW);
+	promise(&f, 100, 1000, 3);
+	promise(&f, 1100, 900, NEW);
+	promise(&f, 2000, 50, 4);
+	promise(&f, 2050, 2 * PAGE - 2050, NEW);
+}
+
+/*
+ * A buffer of which only the first @good bytes can be read: the kernel's copy from
+ * it ends there.  Its content is for offset @off.
+ */
+static char *short_buffer(off_t off, size_t good, uint64_t seed)
+{
+	size_t pages = (good + PAGE - 1) / PAGE * PAGE;
+	char *p = mmap(NULL, pages + PAGE, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED || mprotect(p + pages, PAGE, PROT_NONE))
+		fail("mmap: %m");
+	p += pages - good;
+	pattern(p, off, good, seed);
+	return p;
+}
+
+static void write_short(void)
+{
+	struct file f = create_file("f", 8 * PAGE, OLD);
+	size_t good = PAGE + 1003;
+	ssize_t n = pwrite(f.fd, short_buffer(PAGE + 5, good, NEW), 3 * PAGE, PAGE + 5);
+
+	if (n <= 0 || n > (ssize_t)good)
+		fail("pwrite of a short buffer: %zd", n);
+	sync_file(&f);
+	point();
+	promise(&f, 0, PAGE + 5, OLD);
+	promise(&f, PAGE + 5, n, NEW);
+	promise(&f, PAGE + 5 + n, 6 * PAGE - 5 - n, OLD);
+}
+
+static void write_copy_file_range(void)
+{
+	char *p;
+	struct file f = dirty_file("f", 8, &p), g = create_file("g", 0, 0);
+	loff_t in = 0, out = 0;
+
+	while (in < (loff_t)(8 * PAGE))
+		check(copy_file_range(f.fd, &in, g.fd, &out, 8 * PAGE - in, 0),
+		      "copy_file_range");
+	sync_file(&g);
+	point();
+	promise(&g, 0, 8 * PAGE, NEW);
+}
+
+/* ---- MAP_SYNC ---- */
+
+static void mapsync_user_flush(void)
+{
+	struct file f = create_file("f", 8 * PAGE, OLD);
+	char *p = map_sync(&f, 0, 8 * PAGE);
+
+	pattern(p, 0, 8 * PAGE, NEW);
+	flush_lines(p, 8 * PAGE);
+	point();
+	promise(&f, 0, 8 * PAGE, NEW);
+}
+
+/* Metadata of fresh blocks is durable once the store has returned */
+static void mapsync_user_flush_fresh(void)
+{
+	struct file f = create_file("f", 0, 0);
+	char *p;
+
+	check(ftruncate(f.fd, 8 * PAGE), "ftruncate");
+	p = map_sync(&f, 0, 8 * PAGE);
+	pattern(p, 0, 8 * PAGE, NEW);
+	flush_lines(p, 8 * PAGE);
+	point();
+	promise(&f, 0, 8 * PAGE, NEW);
+}
+
+static struct file mapsync_dirty_fresh(char **p)
+{
+	struct file f = create_file("f", 0, 0);
+
+	check(ftruncate(f.fd, 8 * PAGE), "ftruncate");
+	*p = map_sync(&f, 0, 8 * PAGE);
+	pattern(*p, 0, 8 * PAGE, NEW);
+	return f;
+}
+
+static void mapsync_fsync(void)
+{
+	char *p;
+	struct file f = mapsync_dirty_fresh(&p);
+
+	sync_file(&f);
+	point();
+	promise(&f, 0, 8 * PAGE, NEW);
+}
+
+static void mapsync_sync(void)
+{
+	char *p;
+	struct file f = mapsync_dirty_fresh(&p);
+
+	sync();
+	point();
+	promise(&f, 0, 8 * PAGE, NEW);
+}
+
+static void mapsync_syncfs(void)
+{
+	char *p;
+	struct file f = mapsync_dirty_fresh(&p);
+
+	check(syncfs(f.fd), "syncfs");
+	point();
+	promise(&f, 0, 8 * PAGE, NEW);
+}
+
+static void mapsync_freeze(void)
+{
+	char *p;
+	struct file f = mapsync_dirty_fresh(&p);
+
+	check(ioctl(f.fd, FIFREEZE, 0), "FIFREEZE");
+	point();
+	check(ioctl(f.fd, FITHAW, 0), "FITHAW");
+	promise(&f, 0, 8 * PAGE, NEW);
+}
+
+static void reopen(struct file *f)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/%s", test_dir, f->name);
+	f->fd = open(path, O_RDWR);
+	check(f->fd, "open");
+}
+
+static void mapsync_remount_ro(void)
+{
+	char *p;
+	struct file f = mapsync_dirty_fresh(&p);
+
+	munmap(p, 8 * PAGE);
+	close(f.fd);
+	check(mount(NULL, test_dir, NULL, MS_REMOUNT | MS_RDONLY, NULL), "remount,ro");
+	point();
+	check(mount(NULL, test_dir, NULL, MS_REMOUNT, NULL), "remount,rw");
+	reopen(&f);
+	promise(&f, 0, 8 * PAGE, NEW);
+}
+
+/* The inode is dropped from memory between the store and the sync */
+static void evict(void)
+{
+	int fd = open("/proc/sys/vm/drop_caches", O_WRONLY);
+
+	check(fd, "open drop_caches");
+	check(write(fd, "3", 1), "drop_caches");
+	close(fd);
+}
+
+static void mmap_evict(void)
+{
+	char *p;
+	struct file f = dirty_file("f", 8, &p);
+
+	munmap(p, 8 * PAGE);
+	close(f.fd);
+	evict();
+	reopen(&f);
+	sync_file(&f);
+	point();
+	promise(&f, 0, 8 * PAGE, NEW);
+}
+
+static void mapsync_evict(void)
+{
+	char *p;
+	struct file f = mapsync_dirty_fresh(&p);
+
+	munmap(p, 8 * PAGE);
+	close(f.fd);
+	evict();
+	reopen(&f);
+	sync_file(&f);
+	sync();
+	point();
+	promise(&f, 0, 8 * PAGE, NEW);
+}
+
+static void mapsync_cow(void)
+{
+	struct file f = shared_file("f", 4);
+	char *p = map_sync(&f, 0, 4 * PAGE);
+
+	for (int i = 0; i < 4; i++) {
+		pattern(p + i * PAGE, i * PAGE, 64, NEW);
+		flush_lines(p + i * PAGE, 64);
+	}
+	point();
+	for (int i = 0; i < 4; i++) {
+		promise(&f, i * PAGE, 64, NEW);
+		promise(&f, i * PAGE + 64, PAGE - 64, OLD);
+	}
+}
+
+static void mapsync_cow_fsync(void)
+{
+	struct file f = shared_file("f", 4);
+	char *p = map_sync(&f, 0, 4 * PAGE);
+
+	for (int i = 0; i < 4; i++)
+		pattern(p + i * PAGE, i * PAGE, 64, NEW);
+	sync_file(&f);
+	point();
+	for (int i = 0; i < 4; i++) {
+		promise(&f, i * PAGE, 64, NEW);
+		promise(&f, i * PAGE + 64, PAGE - 64, OLD);
+	}
+}
+
+/* ---- a change elsewhere in the file between the store and the sync ---- */
+
+#define FAR (64 * PAGE)
+
+/* Pages 0-7 dirty, the file has 128 pages; @change works from FAR on */
+static struct file dirty_head(char **p)
+{
+	struct file f = create_file("f", 2 * FAR, OLD);
+
+	*p = map_file(&f, 0, 8 * PAGE);
+	pattern(*p, 0, 8 * PAGE, NEW);
+	return f;
+}
+
+static void promise_head(const struct file *f)
+{
+	sync_file(f);
+	point();
+	promise(f, 0, 8 * PAGE, NEW);
+}
+
+static void elsewhere_truncate(void)
+{
+	char *p;
+	struct file f = dirty_head(&p);
+
+	check(ftruncate(f.fd, FAR), "ftruncate");
+	promise_head(&f);
+}
+
+static void elsewhere_truncate_unaligned(void)
+{
+	char *p;
+	struct file f = dirty_head(&p);
+
+	check(ftruncate(f.fd, FAR + 100), "ftruncate");
+	promise_head(&f);
+	promise(&f, FAR, 100, OLD);
+}
+
+/* The new end of file is in a dirty page: its head must survive */
+static void elsewhere_truncate_into(void)
+{
+	char *p;
+	struct file f = dirty_head(&p);
+
+	check(ftruncate(f.fd, 7 * PAGE + 100), "ftruncate");
+	sync_file(&f);
+	point();
+	promise(&f, 0, 7 * PAGE + 100, NEW);
+}
+
+static void elsewhere_extend(void)
+{
+	char *p;
+	struct file f = dirty_head(&p);
+
+	check(ftruncate(f.fd, 3 * FAR), "ftruncate");
+	promise_head(&f);
+}
+
+static void elsewhere_fallocate(void)
+{
+	char *p;
+	struct file f = dirty_head(&p);
+
+	check(fallocate(f.fd, 0, 2 * FAR, FAR), "fallocate");
+	promise_head(&f);
+}
+
+static void elsewhere_punch(void)
+{
+	char *p;
+	struct file f = dirty_head(&p);
+
+	fallocate_or_skip(&f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FAR, 8 * PAGE);
+	promise_head(&f);
+}
+
+/* Both ends of the hole are inside dirty pages */
+static void elsewhere_punch_next_to(void)
+{
+	char *p;
+	struct file f = dirty_head(&p);
+
+	fallocate_or_skip(&f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			  2 * PAGE + 100, 3 * PAGE);
+	sync_file(&f);
+	point();
+	promise(&f, 0, 2 * PAGE + 100, NEW);
+	promise(&f, 2 * PAGE + 100, PAGE - 100, 0);
+	promise(&f, 5 * PAGE, 100, 0);
+	promise(&f, 5 * PAGE + 100, 3 * PAGE - 100, NEW);
+}
+
+static void elsewhere_zero_range(void)
+{
+	char *p;
+	struct file f = dirty_head(&p);
+
+	fallocate_or_skip(&f, FALLOC_FL_ZERO_RANGE, FAR + 10, 8 * PAGE);
+	promise_head(&f);
+	promise(&f, FAR + 10, PAGE - 10, 0);
+}
+
+static void elsewhere_collapse(void)
+{
+	char *p;
+	struct file f = dirty_head(&p);
+
+	fallocate_or_skip(&f, FALLOC_FL_COLLAPSE_RANGE, FAR, 8 * PAGE);
+	promise_head(&f);
+}
+
+static void elsewhere_insert(void)
+{
+	char *p;
+	struct file f = dirty_head(&p);
+
+	fallocate_or_skip(&f, FALLOC_FL_INSERT_RANGE, FAR, 8 * PAGE);
+	promise_head(&f);
+}
+
+/* The dirty pages themselves move */
+static void moved_collapse(void)
+{
+	char *p;
+	struct file f = dirty_head(&p);
+
+	fallocate_or_skip(&f, FALLOC_FL_COLLAPSE_RANGE, 0, 4 * PAGE);
+	sync_file(&f);
+	point();
+	promise_moved(&f, 0, 4 * PAGE, NEW, -4 * (off_t)PAGE);
+}
+
+static void moved_insert(void)
+{
+	char *p;
+	struct file f = dirty_head(&p);
+
+	fallocate_or_skip(&f, FALLOC_FL_INSERT_RANGE, 0, 4 * PAGE);
+	sync_file(&f);
+	point();
+	promise_moved(&f, 4 * PAGE, 8 * PAGE, NEW, 4 * PAGE);
+}
+
+static void clone_range_or_skip(const struct file *src, off_t from, size_t len,
+				const struct file *dst, off_t to)
+{
+	struct file_clone_range arg = {
+		.src_fd = src->fd, .src_offset = from,
+		.src_length = len, .dest_offset = to,
+	};
+
+	if (!ioctl(dst->fd, FICLONERANGE, &arg))
+		return;
+	if (errno == EOPNOTSUPP || errno == ENOTTY)
+		skip("no reflink");
+	fail("FICLONERANGE: %m");
+}
+
+/* The dirty file is the source, far away from what is cloned */
+static void elsewhere_clone_from(void)
+{
+	char *p;
+	struct file f = dirty_head(&p), g = create_file("g", 8 * PAGE, OLD);
+
+	clone_range_or_skip(&f, FAR, 8 * PAGE, &g, 0);
+	promise_head(&f);
+}
+
+static void elsewhere_clone_to(void)
+{
+	char *p;
+	struct file f = dirty_head(&p), g = create_file("g", 8 * PAGE, OLD);
+
+	clone_range_or_skip(&g, 0, 8 * PAGE, &f, FAR);
+	promise_head(&f);
+}
+
+static void elsewhere_unshare(void)
+{
+	struct file f = shared_file("f", 128);
+	char *p = map_file(&f, 0, 8 * PAGE);
+
+	pattern(p, 0, 8 * PAGE, NEW);
+	fallocate_or_skip(&f, FALLOC_FL_UNSHARE_RANGE, FAR, 8 * PAGE);
+	promise_head(&f);
+}
+
+static void dedupe_or_fail(const struct file *src, const struct file *dst,
+			   off_t off, size_t len)
+{
+	struct {
+		struct file_dedupe_range r;
+		struct file_dedupe_range_info i;
+	} arg = {
+		.r = { .src_offset = off, .src_length = len, .dest_count = 1 },
+		.i = { .dest_fd = dst->fd, .dest_offset = off },
+	};
+
+	if (ioctl(src->fd, FIDEDUPERANGE, &arg)) {
+		if (errno == EOPNOTSUPP || errno == ENOTTY || errno == EINVAL)
+			skip("no dedupe");
+		fail("FIDEDUPERANGE: %m");
+	}
+	if (arg.i.status == -EOPNOTSUPP || arg.i.status == -EINVAL)
+		skip("no dedupe");
+	if (arg.i.status != FILE_DEDUPE_RANGE_SAME)
+		fail("dedupe says the files differ (%d)", arg.i.status);
+}
+
+static void elsewhere_dedupe(void)
+{
+	char *p;
+	struct file f = dirty_head(&p), g = create_file("g", 2 * FAR, OLD);
+
+	dedupe_or_fail(&g, &f, FAR, 8 * PAGE);
+	promise_head(&f);
+}
+
+/* ---- reflink: the kernel's own copies ---- */
+
+static void clone_of_dirty(void)
+{
+	char *p;
+	struct file f = dirty_file("f", 8, &p), g = clone_of(&f, "g");
+
+	sync_file(&g);
+	point();
+	promise(&g, 0, 8 * PAGE, NEW);
+	sync_file(&f);
+	point();
+	promise(&f, 0, 8 * PAGE, NEW);
+}
+
+static void dedupe_of_dirty(void)
+{
+	char *p, *q;
+	struct file f = dirty_file("f", 8, &p), g = dirty_file("g", 8, &q);
+
+	dedupe_or_fail(&f, &g, 0, 8 * PAGE);
+	sync_file(&g);
+	point();
+	promise(&g, 0, 8 * PAGE, NEW);
+	pattern(q, 0, 4 * PAGE, 3);
+	sync_file(&g);
+	point();
+	promise(&g, 0, 4 * PAGE, 3);
+	promise(&g, 4 * PAGE, 4 * PAGE, NEW);
+}
+
+static void cow_mmap(void)
+{
+	struct file f = shared_file("f", 8);
+	char *p = map_file(&f, 0, 8 * PAGE);
+
+	for (int i = 0; i < 8; i++)
+		pattern(p + i * PAGE + 512, i * PAGE + 512, 64, NEW);
+	sync_file(&f);
+	point();
+	for (int i = 0; i < 8; i++) {
+		promise(&f, i * PAGE, 512, OLD);
+		promise(&f, i * PAGE + 512, 64, NEW);
+		promise(&f, i * PAGE + 576, PAGE - 576, OLD);
+	}
+}
+
+static void cow_write_aligned(void)
+{
+	struct file f = shared_file("f", 8);
+
+	write_at(&f, PAGE, 4 * PAGE, NEW);
+	sync_file(&f);
+	point();
+	promise(&f, 0, PAGE, OLD);
+	promise(&f, PAGE, 4 * PAGE, NEW);
+	promise(&f, 5 * PAGE, 3 * PAGE, OLD);
+}
+
+static void cow_write_partial(void)
+{
+	struct file f = shared_file("f", 8);
+
+	write_at(&f, PAGE + 1000, 100, NEW);
+	sync_file(&f);
+	point();
+	promise(&f, PAGE + 1000, 100, NEW);
+	promise(&f, PAGE, 1000, OLD);
+	promise(&f, PAGE + 1100, PAGE - 1100, OLD);
+}
+
+/* What the short write leaves of the last block must be the old content */
+static void cow_write_short(void)
+{
+	struct file f = shared_file("f", 8);
+	size_t good = PAGE + 1003, pos = PAGE + 5;
+	ssize_t n = pwrite(f.fd, short_buffer(pos, good, NEW), 3 * PAGE, pos);
+
+	if (n <= 0 || n > (ssize_t)good)
+		fail("pwrite of a short buffer: %zd", n);
+	sync_file(&f);
+	point();
+	promise(&f, PAGE, 5, OLD);
+	promise(&f, pos, n, NEW);
+	promise(&f, pos + n, 7 * PAGE - pos - n, OLD);
+}
+
+/*
+ * The second block is not shared and dirty, but the first write gives it a block
+ * in the CoW fork.  The second write fails before it has changed anything.
+ */
+static void cow_write_fails(void)
+{
+	struct file f = create_file("f", 8 * PAGE, OLD), g = create_file("g", PAGE, 3);
+	char *p;
+
+	clone_range_or_skip(&f, 0, PAGE, &g, 0);
+	sync_file(&g);
+	sync_file(&f);
+	p = map_file(&f, 0, 8 * PAGE);
+	pattern(p + PAGE, PAGE, PAGE, NEW);
+	write_at(&f, 0, PAGE, NEW);
+	if (pwrite(f.fd, short_buffer(PAGE, 0, NEW), PAGE, PAGE) >= 0 ||
+	    errno != EFAULT)
+		fail("pwrite from nowhere: %m");
+	sync_file(&f);
+	point();
+	promise(&f, 0, 2 * PAGE, NEW);
+	promise(&f, 2 * PAGE, 6 * PAGE, OLD);
+}
+
+/* A dirty second block that is not shared, but has a new one in the CoW fork */
+static struct file cow_prealloc(char **p)
+{
+	struct file f = create_file("f", 8 * PAGE, OLD), g = create_file("g", PAGE, 3);
+
+	clone_range_or_skip(&f, 0, PAGE, &g, 0);
+	sync_file(&g);
+	sync_file(&f);
+	*p = map_file(&f, 0, 8 * PAGE);
+	pattern(*p + PAGE, PAGE, PAGE, NEW);
+	write_at(&f, 0, PAGE, NEW);
+	return f;
+}
+
+static void cow_prealloc_unshare(void)
+{
+	char *p;
+	struct file f = cow_prealloc(&p);
+
+	fallocate_or_skip(&f, FALLOC_FL_UNSHARE_RANGE, PAGE, 2 * PAGE);
+	pattern(p + PAGE + 200, PAGE + 200, 100, 4);
+	sync_file(&f);
+	point();
+	promise(&f, 0, PAGE + 200, NEW);
+	promise(&f, PAGE + 200, 100, 4);
+	promise(&f, PAGE + 300, PAGE - 300, NEW);
+	promise(&f, 2 * PAGE, 6 * PAGE, OLD);
+}
+
+static void cow_prealloc_truncate(void)
+{
+	char *p;
+	struct file f = cow_prealloc(&p);
+
+	check(ftruncate(f.fd, PAGE + 1000), "ftruncate");
+	pattern(p + PAGE + 200, PAGE + 200, 100, 4);
+	sync_file(&f);
+	point();
+	promise(&f, 0, PAGE + 200, NEW);
+	promise(&f, PAGE + 200, 100, 4);
+	promise(&f, PAGE + 300, 700, NEW);
+}
+
+static void cow_prealloc_zero(void)
+{
+	char *p;
+	struct file f = cow_prealloc(&p);
+
+	fallocate_or_skip(&f, FALLOC_FL_ZERO_RANGE, PAGE + 1000, 100);
+	pattern(p + PAGE + 200, PAGE + 200, 100, 4);
+	sync_file(&f);
+	point();
+	promise(&f, 0, PAGE + 200, NEW);
+	promise(&f, PAGE + 200, 100, 4);
+	promise(&f, PAGE + 300, 700, NEW);
+	promise(&f, PAGE + 1000, 100, 0);
+	promise(&f, PAGE + 1100, PAGE - 1100, NEW);
+}
+
+static void cow_write_partial_mapped(void)
+{
+	struct file f = shared_file("f", 8);
+	volatile char *p = map_file(&f, 0, 8 * PAGE);
+
+	(void)p[PAGE];
+	write_at(&f, PAGE + 1000, 100, NEW);
+	if (memcmp((char *)p + PAGE + 1000, "", 1) == 0 &&
+	    pattern_byte(NEW, PAGE + 1000))
+		fail("the mapping shows the block before the write");
+	sync_file(&f);
+	point();
+	promise(&f, PAGE + 1000, 100, NEW);
+	promise(&f, PAGE, 1000, OLD);
+	promise(&f, PAGE + 1100, PAGE - 1100, OLD);
+}
+
+static void cow_zero_partial(void)
+{
+	struct file f = shared_file("f", 8);
+
+	fallocate_or_skip(&f, FALLOC_FL_ZERO_RANGE, PAGE + 100, 50);
+	sync_file(&f);
+	point();
+	promise(&f, PAGE, 100, OLD);
+	promise(&f, PAGE + 100, 50, 0);
+	promise(&f, PAGE + 150, PAGE - 150, OLD);
+}
+
+static void cow_punch_partial(void)
+{
+	struct file f = shared_file("f", 8);
+
+	fallocate_or_skip(&f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			  PAGE + 100, 50);
+	sync_file(&f);
+	point();
+	promise(&f, PAGE, 100, OLD);
+	promise(&f, PAGE + 100, 50, 0);
+	promise(&f, PAGE + 150, PAGE - 150, OLD);
+}
+
+static void cow_truncate_partial(void)
+{
+	struct file f = shared_file("f", 8);
+
+	check(ftruncate(f.fd, PAGE + 100), "ftruncate");
+	check(ftruncate(f.fd, 8 * PAGE), "ftruncate");
+	sync_file(&f);
+	point();
+	promise(&f, PAGE, 100, OLD);
+	promise(&f, PAGE + 100, PAGE - 100, 0);
+}
+
+static void cow_unshare(void)
+{
+	struct file f = shared_file("f", 8);
+
+	fallocate_or_skip(&f, FALLOC_FL_UNSHARE_RANGE, 0, 8 * PAGE);
+	sync_file(&f);
+	point();
+	promise(&f, 0, 8 * PAGE, OLD);
+}
+
+static void cow_unshare_dirty(void)
+{
+	struct file f = shared_file("f", 8);
+	char *p = map_file(&f, 0, 8 * PAGE);
+
+	pattern(p, 0, 4 * PAGE, NEW);
+	fallocate_or_skip(&f, FALLOC_FL_UNSHARE_RANGE, 0, 8 * PAGE);
+	sync_file(&f);
+	point();
+	promise(&f, 0, 4 * PAGE, NEW);
+	promise(&f, 4 * PAGE, 4 * PAGE, OLD);
+}
+
+/* ---- zeroing parts of pages ---- */
+
+static void zero_partial(void)
+{
+	char *p;
+	struct file f = dirty_file("f", 8, &p);
+
+	fallocate_or_skip(&f, FALLOC_FL_ZERO_RANGE, PAGE + 100, 2 * PAGE);
+	sync_file(&f);
+	point();
+	promise(&f, 0, PAGE + 100, NEW);
+	promise(&f, PAGE + 100, PAGE - 100, 0);
+	promise(&f, 3 * PAGE, 100, 0);
+	promise(&f, 3 * PAGE + 100, 5 * PAGE - 100, NEW);
+}
+
+static void truncate_and_extend(void)
+{
+	char *p;
+	struct file f = dirty_file("f", 8, &p);
+
+	check(ftruncate(f.fd, 5 * PAGE + 100), "ftruncate");
+	check(ftruncate(f.fd, 8 * PAGE), "ftruncate");
+	sync_file(&f);
+	point();
+	promise(&f, 0, 5 * PAGE + 100, NEW);
+	promise(&f, 5 * PAGE + 100, PAGE - 100, 0);
+}
+
+/* ---- stores by the kernel and by devices on the program's behalf ---- */
+
+static int open_disk(void)
+{
+	int fd = open(DISK, O_RDONLY | O_DIRECT);
+
+	if (fd < 0)
+		skip("no " DISK);
+	return fd;
+}
+
+/* One page at @p comes from the disk: not a pattern, so compare here */
+static void expect_disk_page(const struct file *f, const char *p, off_t off)
+{
+	struct file lines = *f;
+
+	for (size_t i = 0; i < PAGE; i++)
+		if ((uint8_t)p[i] != DISK_BYTE)
+			fail("O_DIRECT read left 0x%02x at %zu", (uint8_t)p[i], i);
+	lines.name[0] = 0;
+	promise(&lines, off, PAGE, 0);
+}
+
+static void odirect_read_into(void)
+{
+	struct file f = create_file("f", 8 * PAGE, OLD);
+	char *p = map_file(&f, 0, 8 * PAGE);
+	int disk = open_disk();
+
+	for (int i = 0; i < 8; i++)
+		if (pread(disk, p + i * PAGE, PAGE, 0) != PAGE)
+			fail("pread: %m");
+	sync_file(&f);
+	point();
+	for (int i = 0; i < 8; i++)
+		expect_disk_page(&f, p + i * PAGE, i * PAGE);
+}
+
+/*
+ * fsync while the read is in flight, and again when it is over.  The harness
+ * limits the disk to 64 KiB/s: the second read waits until the first is paid for.
+ */
+static void odirect_read_into_fsync_twice(void)
+{
+	struct file f = create_file("f", 8 * PAGE, OLD);
+	char *p = map_file(&f, 0, 8 * PAGE);
+	static char other[8 * PAGE] __attribute__((aligned(4096)));
+	int disk = open_disk();
+	aio_context_t ctx = 0;
+	struct io_event event[2];
+	struct iocb first = {
+		.aio_fildes = disk, .aio_lio_opcode = IOCB_CMD_PREAD,
+		.aio_buf = (uintptr_t)other, .aio_nbytes = sizeof(other),
+	}, second = {
+		.aio_fildes = disk, .aio_lio_opcode = IOCB_CMD_PREAD,
+		.aio_buf = (uintptr_t)p, .aio_nbytes = PAGE,
+	}, *cbs[] = { &first, &second };
+	struct timespec now = {};
+
+	check(syscall(SYS_io_setup, 2, &ctx), "io_setup");
+	if (syscall(SYS_io_submit, ctx, 2, cbs) != 2)
+		fail("io_submit: %m");
+	sync_file(&f);
+	if (syscall(SYS_io_getevents, ctx, 0, 2, event, &now) == 2)
+		skip("the read was over before the fsync");
+	if (syscall(SYS_io_getevents, ctx, 1, 1, event, NULL) < 0)
+		fail("io_getevents: %m");
+	/* Wait for both: whichever was not collected above is the last one */
+	while (((volatile char *)p)[PAGE - 1] != (char)DISK_BYTE)
+		usleep(10000);
+	syscall(SYS_io_destroy, ctx);
+	sync_file(&f);
+	point();
+	expect_disk_page(&f, p, 0);
+}
+
+static void process_vm_write(void)
+{
+	struct file f = create_file("f", 8 * PAGE, OLD);
+	char *p = map_file(&f, 0, 8 * PAGE);
+	static char buf[8 * PAGE];
+	struct iovec local = { buf, sizeof(buf) }, remote = { p, sizeof(buf) };
+
+	pattern(buf, 0, sizeof(buf), NEW);
+	sync_file(&f);
+	if (process_vm_writev(getpid(), &local, 1, &remote, 1, 0) != sizeof(buf))
+		fail("process_vm_writev: %m");
+	sync_file(&f);
+	point();
+	promise(&f, 0, 8 * PAGE, NEW);
+}
+
+static void read_into_mapping(void)
+{
+	struct file f = create_file("f", 8 * PAGE, OLD), g = create_file("g", 8 * PAGE, NEW);
+	char *p = map_file(&f, 0, 8 * PAGE);
+
+	if (pread(g.fd, p, 8 * PAGE, 0) != 8 * PAGE)
+		fail("pread: %m");
+	sync_file(&f);
+	point();
+	promise(&f, 0, 8 * PAGE, NEW);
+}
+
+/* ---- PMD entries ---- */
+
+/*
+ * A file of 4 MiB whose mapping at @p uses PMDs, or skip.  Not every extent is
+ * aligned; files that are in the way are left there until one is.
+ */
+static struct file pmd_file(char **p)
+{
+	for (int try = 0; try < 5; try++) {
+		char name[] = { 'f', try ? '0' + try : 0, 0 };
+		struct file f = create_file(name, 0, 0);
+
+		check(fallocate(f.fd, 0, 0, 2 * PMD), "fallocate");
+		*p = map_aligned(&f, 2 * PMD);
+		(*p)[0] = 1;
+		(*p)[PMD] = 1;
+		if (is_pmd_mapped(*p) && is_pmd_mapped(*p + PMD))
+			return f;
+	}
+	skip("no PMD mapping: extents are not aligned to 2 MiB");
+}
+
+static void pmd_fsync(void)
+{
+	char *p;
+	struct file f = pmd_file(&p);
+
+	pattern(p, 0, 2 * PMD, NEW);
+	sync_file(&f);
+	pattern(p + PMD + 5 * PAGE, PMD + 5 * PAGE, PAGE, 3);
+	sync_file(&f);
+	point();
+	promise(&f, 0, PMD, NEW);
+	promise(&f, PMD + 5 * PAGE, PAGE, 3);
+}
+
+static void pmd_msync_part(void)
+{
+	char *p;
+	struct file f = pmd_file(&p);
+
+	pattern(p, 0, PMD, NEW);
+	check(msync(p + 100 * PAGE, PAGE, MS_SYNC), "msync");
+	point();
+	promise(&f, 100 * PAGE, PAGE, NEW);
+	pattern(p, 0, 2 * PAGE, 3);
+	check(msync(p, PAGE, MS_SYNC), "msync");
+	point();
+	promise(&f, 0, PAGE, 3);
+}
+
+/* The second mapping has another alignment, so its PTEs point into the PMD entry */
+static void pmd_and_pte(void)
+{
+	char *p, *q;
+	struct file f = pmd_file(&p);
+
+	q = map_file(&f, PAGE, PMD);
+	pattern(p, 0, PMD, NEW);
+	pattern(q, PAGE, 4 * PAGE, 3);
+	sync_file(&f);
+	pattern(q + PAGE, 2 * PAGE, PAGE, 4);
+	sync_file(&f);
+	point();
+	promise(&f, PAGE, PAGE, 3);
+	promise(&f, 2 * PAGE, PAGE, 4);
+	promise(&f, 3 * PAGE, 2 * PAGE, 3);
+	promise(&f, 5 * PAGE, PMD - 5 * PAGE, NEW);
+}
+
+static void pmd_truncate_elsewhere(void)
+{
+	char *p;
+	struct file f = pmd_file(&p);
+
+	pattern(p, 0, PMD, NEW);
+	check(ftruncate(f.fd, PMD), "ftruncate");
+	sync_file(&f);
+	point();
+	promise(&f, 0, PMD, NEW);
+}
+
+/* The hole is inside the dirty PMD entry, the rest of which must survive */
+static void pmd_punch_inside(void)
+{
+	char *p;
+	struct file f = pmd_file(&p);
+
+	pattern(p, 0, PMD, NEW);
+	fallocate_or_skip(&f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			  100 * PAGE, 8 * PAGE);
+	sync_file(&f);
+	point();
+	promise(&f, 0, 100 * PAGE, NEW);
+	promise(&f, 108 * PAGE, PMD - 108 * PAGE, NEW);
+}
+
+static void pmd_truncate_inside(void)
+{
+	char *p;
+	struct file f = pmd_file(&p);
+
+	pattern(p, 0, PMD, NEW);
+	check(ftruncate(f.fd, 100 * PAGE), "ftruncate");
+	sync_file(&f);
+	point();
+	promise(&f, 0, 100 * PAGE, NEW);
+}
+
+static void pmd_huge_zero(void)
+{
+	struct file f = create_file("f", 0, 0);
+	volatile char *p;
+
+	check(ftruncate(f.fd, 2 * PMD), "ftruncate");
+	p = map_aligned(&f, 2 * PMD);
+	(void)p[0];	/* the huge zero folio */
+	pattern((char *)p, 0, 4 * PAGE, NEW);
+	sync_file(&f);
+	point();
+	promise(&f, 0, 4 * PAGE, NEW);
+}
+
+static void pmd_cow(void)
+{
+	char *p;
+	struct file f = pmd_file(&p), clone;
+
+	pattern(p, 0, 2 * PMD, OLD);
+	clone = clone_of(&f, "g");
+	sync_file(&clone);
+	sync_file(&f);
+	pattern(p, 0, 64, NEW);
+	pattern(p + PMD + 64, PMD + 64, 64, NEW);
+	sync_file(&f);
+	point();
+	promise(&f, 0, 64, NEW);
+	promise(&f, 64, PMD, OLD);
+	promise(&f, PMD + 64, 64, NEW);
+	promise(&f, PMD + 128, PMD - 128, OLD);
+}
+
+/* ---- content that is wrong without any power failure; last, since it may be
+ * content of another file that is overwritten ---- */
+
+static void expect_content(const struct file *f, size_t len, uint64_t seed)
+{
+	char *p = map_file(f, 0, len);
+
+	for (size_t i = 0; i < len; i++)
+		if ((uint8_t)p[i] != pattern_byte(seed, i))
+			fail("%s has wrong data at offset %zu", f->name, i);
+}
+
+static void content_unshare(void)
+{
+	struct file f = shared_file("f", 64), g = create_file("g", 64 * PAGE, 5);
+
+	sync_file(&g);
+	fallocate_or_skip(&f, FALLOC_FL_UNSHARE_RANGE, 0, 64 * PAGE);
+	expect_content(&f, 64 * PAGE, OLD);
+	expect_content(&g, 64 * PAGE, 5);
+	sync_file(&f);
+	point();
+	promise(&f, 0, 64 * PAGE, OLD);
+	promise(&g, 0, 64 * PAGE, 5);
+}
+
+static void content_cow_write(void)
+{
+	struct file f = shared_file("f", 64);
+
+	write_at(&f, 100, 60 * PAGE, NEW);
+	sync_file(&f);
+	point();
+	promise(&f, 0, 100, OLD);
+	promise(&f, 100, 60 * PAGE, NEW);
+	promise(&f, 60 * PAGE + 100, 4 * PAGE - 100, OLD);
+}
+
+/* Unwritten blocks read as zeroes even if the block holds what is compared */
+static void content_dedupe_unwritten(void)
+{
+	struct file f = create_file("f", 8 * PAGE, OLD), g = create_file("g", 8 * PAGE, OLD), h;
+	struct {
+		struct file_dedupe_range r;
+		struct file_dedupe_range_info i;
+	} arg = { .r = { .src_length = 8 * PAGE, .dest_count = 1 } };
+	char path[128];
+
+	sync();
+	snprintf(path, sizeof(path), "%s/%s", test_dir, g.name);
+	check(unlink(path), "unlink");
+	close(g.fd);
+	sync();
+	sleep(1);	/* XFS frees the blocks of an unlinked file in the background */
+	sync();
+	h = create_file("h", 0, 0);
+	check(fallocate(h.fd, 0, 0, 8 * PAGE), "fallocate");
+	arg.i.dest_fd = h.fd;
+	if (ioctl(f.fd, FIDEDUPERANGE, &arg))
+		skip("no dedupe");
+	if (arg.i.status == -EOPNOTSUPP || arg.i.status == -EINVAL)
+		skip("no dedupe");
+	sync_file(&h);
+	point();
+	promise(&h, 0, 8 * PAGE, 0);
+}
+
+/* A PMD entry of one file, blocks of which another one maps by PTEs */
+static void pmd_clone(void)
+{
+	char *p, *q;
+	struct file f = pmd_file(&p), g;
+
+	pattern(p, 0, PMD, NEW);
+	g = clone_of(&f, "g");
+	q = map_file(&g, PAGE, 4 * PAGE);
+	for (size_t i = 0; i < 4 * PAGE; i++)
+		if ((uint8_t)q[i] != pattern_byte(NEW, PAGE + i))
+			fail("the clone has wrong data at %zu", PAGE + i);
+	pattern(q, PAGE, 2 * PAGE, 3);
+	pattern(p, 0, PAGE, 4);
+	sync_file(&g);
+	sync_file(&f);
+	point();
+	promise(&f, 0, PAGE, 4);
+	promise(&f, PAGE, PMD - PAGE, NEW);
+	promise(&g, 0, PAGE, NEW);
+	promise(&g, PAGE, 2 * PAGE, 3);
+	promise(&g, 3 * PAGE, PMD - 3 * PAGE, NEW);
+}
+
+/* The same, but the PMD entry is made after the clone, by reading.  Crashes v7.3. */
+static void crash_pmd_clone_read(void)
+{
+	char *p, *q;
+	struct file f = pmd_file(&p), g;
+
+	pattern(p, 0, PMD, NEW);
+	g = clone_of(&f, "g");
+	(void)*(volatile char *)p;
+	q = map_file(&g, PAGE, 4 * PAGE);
+	pattern(q, PAGE, 2 * PAGE, 3);
+	sync_file(&g);
+	sync_file(&f);
+	point();
+	promise(&f, 0, PMD, NEW);
+	promise(&g, 0, PAGE, NEW);
+	promise(&g, PAGE, 2 * PAGE, 3);
+	promise(&g, 3 * PAGE, PMD - 3 * PAGE, NEW);
+}
+
+static void content_dedupe(void)
+{
+	struct file f = create_file("f", 64 * PAGE, OLD), g = create_file("g", 64 * PAGE, OLD);
+
+	sync_file(&f);
+	sync_file(&g);
+	dedupe_or_fail(&f, &g, 0, 64 * PAGE);
+	expect_content(&f, 64 * PAGE, OLD);
+	expect_content(&g, 64 * PAGE, OLD);
+}
+
+#define CASE(fn) { #fn, fn }
+
+const struct test_case test_cases[] = {
+	CASE(mmap_fsync), CASE(mmap_fdatasync), CASE(mmap_msync),
+	CASE(mmap_msync_part), CASE(mmap_sync), CASE(mmap_syncfs),
+	CASE(mmap_sync_file_range), CASE(mmap_fsync_readonly_fd),
+	CASE(mmap_sparse_pages), CASE(mmap_store_again), CASE(mmap_two_mappings),
+	CASE(mmap_hole), CASE(mmap_preallocated), CASE(mmap_munmap_first),
+	CASE(mmap_dontneed_first), CASE(mmap_mprotect_first),
+	CASE(mmap_mremap_first), CASE(mmap_fork), CASE(mmap_two_processes),
+	CASE(mmap_unlinked), CASE(mmap_freeze), CASE(mmap_evict),
+	CASE(write_aligned), CASE(write_unaligned), CASE(write_append),
+	CASE(write_dsync), CASE(write_and_mmap), CASE(write_copy_file_range), CASE(write_short),
+	CASE(mapsync_user_flush), CASE(mapsync_user_flush_fresh),
+	CASE(mapsync_fsync), CASE(mapsync_sync), CASE(mapsync_syncfs),
+	CASE(mapsync_freeze), CASE(mapsync_remount_ro), CASE(mapsync_evict),
+	CASE(mapsync_cow), CASE(mapsync_cow_fsync),
+	CASE(elsewhere_truncate), CASE(elsewhere_truncate_unaligned),
+	CASE(elsewhere_truncate_into), CASE(elsewhere_extend),
+	CASE(elsewhere_fallocate), CASE(elsewhere_punch),
+	CASE(elsewhere_punch_next_to), CASE(elsewhere_zero_range),
+	CASE(elsewhere_collapse), CASE(elsewhere_insert), CASE(elsewhere_clone_from),
+	CASE(elsewhere_clone_to), CASE(elsewhere_unshare), CASE(elsewhere_dedupe),
+	CASE(moved_collapse), CASE(moved_insert),
+	CASE(clone_of_dirty), CASE(dedupe_of_dirty), CASE(cow_mmap),
+	CASE(cow_write_aligned), CASE(cow_write_partial),
+	CASE(cow_write_partial_mapped), CASE(cow_write_short),
+	CASE(cow_write_fails), CASE(cow_prealloc_unshare), CASE(cow_prealloc_truncate),
+	CASE(cow_prealloc_zero), CASE(cow_zero_partial),
+	CASE(cow_punch_partial), CASE(cow_truncate_partial), CASE(cow_unshare),
+	CASE(cow_unshare_dirty), CASE(zero_partial), CASE(truncate_and_extend),
+	CASE(odirect_read_into), CASE(odirect_read_into_fsync_twice),
+	CASE(process_vm_write), CASE(read_into_mapping),
+	CASE(pmd_fsync), CASE(pmd_msync_part), CASE(pmd_and_pte),
+	CASE(pmd_truncate_elsewhere), CASE(pmd_punch_inside),
+	CASE(pmd_truncate_inside), CASE(pmd_huge_zero), CASE(pmd_cow), CASE(pmd_clone),
+	CASE(content_cow_write), CASE(content_dedupe), CASE(content_dedupe_unwritten), CASE(content_unshare),
+	CASE(crash_pmd_clone_read),
+	{}
+};
