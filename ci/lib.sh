@@ -26,10 +26,12 @@ QEMU_SUITE=bookworm-backports
 RAM_SIZE=$((1 << 30))
 PMEM_SIZE=$((128 << 20))
 PMEM_START=($((512 << 20)) $((640 << 20)))
+QEMU_ARGS=()		# more arguments of QEMU; ci/bench sets this and the memory above
 BOOT_SECONDS=60		# limit of a guest that only runs a few tests
 RUN_SECONDS=1500	# limit of one that runs all cases, ten times what it takes
 
 CONFIGS=ext4-pmem,ext4-linear,ext4-stripe,xfs-pmem,xfs-linear,xfs-stripe,xfs-rt,ext4-nodax
+CONFIGS=$CONFIGS,mini-pmem,mini-linear,mini-stripe
 
 # Debian packages, each with the file that shows it is there
 PACKAGES='
@@ -43,6 +45,7 @@ busybox-static:/bin/busybox dmsetup:/sbin/dmsetup
 e2fsprogs:/sbin/mke2fs xfsprogs:/sbin/mkfs.xfs
 quilt:/usr/bin/quilt ccache:/usr/bin/ccache codespell:/usr/bin/codespell
 shellcheck:/usr/bin/shellcheck ca-certificates:/etc/ssl/certs/ca-certificates.crt
+gnuplot-nox:/usr/bin/gnuplot spin:/usr/bin/spin
 '
 
 # Nobody's git settings decide about the bytes of patches, nor who owns a tree
@@ -373,9 +376,10 @@ configure() {
 	fi
 }
 
-# Build branch $1 (base or patched): bzImage, vmlinux and kselftests in $WORK/$1
+# Build branch $1 (base or patched): bzImage, vmlinux, minidax.ko and kselftests in
+# $WORK/$1, or $WORK/$2 if given
 build() {
-	local out=$WORK/$1 id
+	local out=$WORK/${2:-$1} id
 	mkdir -p "$out"
 	id=$(git -C "$TREE" rev-parse "$1")
 	if [ "$(cat "$out/id" 2>/dev/null)" = "$id $(config_id)" ]; then
@@ -383,15 +387,16 @@ build() {
 	fi
 	rm -f "$out/id"
 	git -C "$TREE" checkout -q -f "$1"
-	say "build: kernel $1 (the first one takes minutes)"
+	say "build: kernel ${2:-$1} (the first one takes minutes)"
 	configure
-	logged "build-$1.log" kernel_make bzImage headers
+	logged "build-$1.log" kernel_make bzImage modules headers
 	if grep -q 'warning:' "$LOGS/build-$1.log"; then
 		grep 'warning:' "$LOGS/build-$1.log" | head -n 5 >&2
 		rm -rf "$OBJ"	# or the next build would not show them
 		die "kernel $1 builds with warnings, see $LOGS/build-$1.log"
 	fi
 	cp "$OBJ/arch/x86/boot/bzImage" "$OBJ/vmlinux" "$out/"
+	build_minidax "$1" "$out"
 	rm -rf "$out/kselftest"
 	logged "kselftest-$1.log" kernel_make -C "$TREE/tools/testing/selftests" \
 		TARGETS=dax INSTALL_PATH="$out/kselftest" \
@@ -399,8 +404,25 @@ build() {
 	echo "$id $(config_id)" >"$out/id"
 }
 
+# The file system of tools/testing/minidax for the kernel of branch $1 that has just
+# been built, into directory $2
+build_minidax() {
+	local dir=$2/minidax base=
+	[ "$1" = patched ] || base=1
+	rm -rf "$dir"
+	mkdir -p "$dir"
+	logged "minidax-$1.log" kernel_make M="$TOP/tools/testing/minidax" MO="$dir" \
+		W=1 BASE=$base modules
+	if grep -qi 'warning' "$LOGS/minidax-$1.log"; then
+		die "minidax builds with warnings, see $LOGS/minidax-$1.log"
+	fi
+	cp "$dir/minidax.ko" "$2/"
+}
+
+# What else than the kernel's source decides about what build() makes
 config_id() {
-	cat "$TOP/tools/testing/config/base.config" "${EXTRA_CONFIG:-/dev/null}" |
+	cat "$TOP/tools/testing/config/base.config" "${EXTRA_CONFIG:-/dev/null}" \
+		"$TOP"/tools/testing/minidax/{minidax.c,Makefile} |
 		sha256sum | cut -c1-16
 }
 
@@ -410,6 +432,7 @@ build_tools() {
 	mkdir -p "$out"
 	logged tools.log make -C "$t/powerfail" O="$out"
 	logged tools.log make -C "$t/cases" O="$out" HEADERS="$OBJ/usr/include"
+	logged tools.log make -C "$t/bench" O="$out" HEADERS="$OBJ/usr/include"
 }
 
 # Add program $2 and the libraries it needs to the file tree $1
@@ -422,24 +445,26 @@ add_program() {
 	done
 }
 
-# Make the initramfs of kernel $1, with the kselftests of the series on both kernels
+# Make the initramfs of kernel $1; the base has no kselftests, it gets those of the series
 make_initramfs() {
-	local out=$WORK/$1/initramfs dir=$WORK/$1/initramfs.d program
+	local out=$WORK/$1/initramfs dir=$WORK/$1/initramfs.d program kselftests=$1
+	[ "$1" != base ] || kselftests=patched
 	rm -rf "$dir"
 	mkdir -p "$dir"/{bin,dev,mnt,proc,sys,tmp,kselftest}
 	cp /bin/busybox "$dir/bin/"
 	ln -s busybox "$dir/bin/sh"
 	for program in /sbin/{mke2fs,e2fsck,mkfs.xfs,xfs_repair,dmsetup} \
-		       "$WORK"/tools/{cases,guest-test}; do
+		       "$WORK"/tools/{cases,guest-test,bench}; do
 		add_program "$dir" "$program"
 	done
-	for program in "$WORK"/patched/kselftest/dax/*; do
+	for program in "$WORK/$kselftests"/kselftest/dax/*; do
 		if [ -x "$program" ] && [[ $program != *.sh ]]; then
 			add_program "$dir" "$program"
 			mv "$dir/bin/${program##*/}" "$dir/kselftest/"
 		fi
 	done
 	install -m 755 "$TOP/tools/testing/guest/init" "$dir/init"
+	[ ! -f "$WORK/$1/minidax.ko" ] || cp "$WORK/$1/minidax.ko" "$dir/"
 	(cd "$dir" && find . | cpio -o -H newc --quiet | gzip -1) >"$out"
 	rm -rf "$dir"
 }
@@ -514,7 +539,7 @@ boot() {
 		-device virtserialport,chardev=results \
 		-drive "file=$disk,if=none,id=disk,format=raw,throttling.bps-total=65536" \
 		-device virtio-blk-pci,drive=disk \
-		"${args[@]}" </dev/null >"$LOGS/$name.qemu" 2>&1 || status=$?
+		"${args[@]}" "${QEMU_ARGS[@]}" </dev/null >"$LOGS/$name.qemu" 2>&1 || status=$?
 	rm -f "$ram" "$disk" "$initrd"
 	check_boot "$name" "$kernel" $status "$seconds"
 }

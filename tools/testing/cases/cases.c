@@ -11,6 +11,7 @@
 #include <linux/aio_abi.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -347,6 +348,7 @@ static void mmap_two_processes(void)
 	if (!pid) {
 		char *q = map_file(&f, 0, 8 * PAGE);
 
+		close(to[1]);	/* or the end of a parent that fails goes unnoticed */
 		for (int round = 2; round < 4; round++) {
 			pattern(q, 0, 8 * PAGE, round);
 			if (write(from[1], &c, 1) != 1 || read(to[0], &c, 1) != 1)
@@ -390,6 +392,121 @@ static void mmap_freeze(void)
 	point();
 	check(ioctl(f.fd, FITHAW, 0), "FITHAW");
 	promise(&f, 0, 8 * PAGE, NEW);
+}
+
+/* No store gets through while the file system is frozen, also to pages mapped before */
+static void freeze_blocks_stores(void)
+{
+	char *p;
+	struct file f = dirty_file("f", 8, &p);
+	pid_t child;
+
+	check(ioctl(f.fd, FIFREEZE, 0), "FIFREEZE");
+	child = fork();
+	if (!child) {
+		pattern(p + 4 * PAGE, 4 * PAGE, PAGE, OLD);
+		_exit(0);
+	}
+	usleep(300000);
+	if (waitpid(child, NULL, WNOHANG) == child) {
+		check(ioctl(f.fd, FITHAW, 0), "FITHAW");
+		fail("a store was possible");
+	}
+	point();
+	check(ioctl(f.fd, FITHAW, 0), "FITHAW");
+	promise(&f, 0, 8 * PAGE, NEW);
+	wait_for(child);
+}
+
+/* ---- settings ---- */
+
+static bool write_setting(const char *path, const char *value)
+{
+	int fd = open(path, O_WRONLY);
+	bool ok = fd >= 0 && write(fd, value, strlen(value)) == (ssize_t)strlen(value);
+
+	if (fd >= 0)
+		close(fd);
+	return ok;
+}
+
+/* 0 or 1: the pmem devices are said to have no cache, or to have one */
+static void set_write_cache(const char *value)
+{
+	if (!write_setting("/sys/block/pmem0/dax/write_cache", value))
+		skip("no dax/write_cache");
+	write_setting("/sys/block/pmem1/dax/write_cache", value);
+}
+
+/* What was synced while there was no cache to speak of must be there when there is */
+static void write_cache_off_on(void)
+{
+	struct file f;
+	char *p;
+
+	set_write_cache("0");
+	f = dirty_file("f", 8, &p);
+	sync_file(&f);
+	set_write_cache("1");
+	sync_file(&f);
+	point();
+	promise(&f, 0, 8 * PAGE, NEW);
+}
+
+static void write_cache_on_off_on(void)
+{
+	char *p;
+	struct file f = dirty_file("f", 8, &p);
+
+	set_write_cache("0");
+	set_write_cache("1");
+	sync_file(&f);
+	point();
+	promise(&f, 0, 8 * PAGE, NEW);
+}
+
+/* How often has the flusher looked for something to do since tracing began? */
+static int flusher_runs(void)
+{
+	FILE *trace = fopen("/sys/kernel/tracing/trace", "r");
+	char line[512];
+	int n = 0;
+
+	while (trace && fgets(line, sizeof(line), trace))
+		n += !!strstr(line, "writeback_queue_io:");
+	if (trace)
+		fclose(trace);
+	return n;
+}
+
+/* A dirty page does not keep the flusher busy, and is still found by sync() */
+static void idle_flusher(void)
+{
+	const char *event = "/sys/kernel/tracing/events/writeback/writeback_queue_io/enable";
+	struct file f;
+	char *p;
+	int n;
+
+	if (!write_setting(event, "1"))
+		skip("no tracing");
+	write_setting(event, "0");
+	write_setting("/proc/sys/vm/dirty_writeback_centisecs", "10");
+	write_setting("/proc/sys/vm/dirty_expire_centisecs", "20");
+	f = dirty_file("f", 8, &p);
+	/* Until the inode and what belongs to it has been written */
+	usleep(1500000);
+	write_setting("/sys/kernel/tracing/trace", "");
+	write_setting(event, "1");
+	usleep(2000000);
+	write_setting(event, "0");
+	n = flusher_runs();
+	write_setting("/proc/sys/vm/dirty_writeback_centisecs", "500");
+	write_setting("/proc/sys/vm/dirty_expire_centisecs", "3000");
+	sync();
+	point();
+	promise(&f, 0, 8 * PAGE, NEW);
+	if (n > 5)
+		fail("the flusher ran %d times in 2 s", n);
 }
 
 /* ---- write(2) ---- */
@@ -1214,41 +1331,130 @@ static void odirect_read_into(void)
 }
 
 /*
- * fsync while the read is in flight, and again when it is over.  The harness
- * limits the disk to 64 KiB/s: the second read waits until the first is paid for.
+ * A read of one page at @p that takes half a second: the harness limits the disk to
+ * 64 KiB/s, and there is another read in front of it.
  */
+struct slow_read {
+	aio_context_t ctx;
+	struct iocb before, iocb;
+	int over;
+};
+
+static void slow_read_start(struct slow_read *r, char *p)
+{
+	static char other[8 * PAGE] __attribute__((aligned(4096)));
+	struct iocb *cbs[] = { &r->before, &r->iocb };
+	int disk = open_disk();
+
+	*r = (struct slow_read) {
+		.before = {
+			.aio_fildes = disk, .aio_lio_opcode = IOCB_CMD_PREAD,
+			.aio_buf = (uintptr_t)other, .aio_nbytes = sizeof(other),
+		},
+		.iocb = {
+			.aio_fildes = disk, .aio_lio_opcode = IOCB_CMD_PREAD,
+			.aio_buf = (uintptr_t)p, .aio_nbytes = PAGE,
+		},
+	};
+	check(syscall(SYS_io_setup, 2, &r->ctx), "io_setup");
+	if (syscall(SYS_io_submit, r->ctx, 2, cbs) != 2)
+		fail("io_submit: %m");
+}
+
+/* Is it over, after at most @ms milliseconds? */
+static bool slow_read_over(struct slow_read *r, int ms)
+{
+	struct timespec time = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000 };
+	struct io_event event[2];
+	int left = 2 - r->over, n;
+
+	n = syscall(SYS_io_getevents, r->ctx, left, left, event, &time);
+	check(n, "io_getevents");
+	r->over += n;
+	return r->over == 2;
+}
+
+/* fsync while the read is in flight, and again when it is over */
 static void odirect_read_into_fsync_twice(void)
 {
 	struct file f = create_file("f", 8 * PAGE, OLD);
 	char *p = map_file(&f, 0, 8 * PAGE);
-	static char other[8 * PAGE] __attribute__((aligned(4096)));
-	int disk = open_disk();
-	aio_context_t ctx = 0;
-	struct io_event event[2];
-	struct iocb first = {
-		.aio_fildes = disk, .aio_lio_opcode = IOCB_CMD_PREAD,
-		.aio_buf = (uintptr_t)other, .aio_nbytes = sizeof(other),
-	}, second = {
-		.aio_fildes = disk, .aio_lio_opcode = IOCB_CMD_PREAD,
-		.aio_buf = (uintptr_t)p, .aio_nbytes = PAGE,
-	}, *cbs[] = { &first, &second };
-	struct timespec now = {};
+	struct slow_read r;
 
-	check(syscall(SYS_io_setup, 2, &ctx), "io_setup");
-	if (syscall(SYS_io_submit, ctx, 2, cbs) != 2)
-		fail("io_submit: %m");
+	slow_read_start(&r, p);
 	sync_file(&f);
-	if (syscall(SYS_io_getevents, ctx, 0, 2, event, &now) == 2)
+	if (slow_read_over(&r, 0))
 		skip("the read was over before the fsync");
-	if (syscall(SYS_io_getevents, ctx, 1, 1, event, NULL) < 0)
-		fail("io_getevents: %m");
-	/* Wait for both: whichever was not collected above is the last one */
+	/* The event may be delivered before the page is released, see bio_dirty_fn() */
 	while (((volatile char *)p)[PAGE - 1] != (char)DISK_BYTE)
 		usleep(10000);
-	syscall(SYS_io_destroy, ctx);
+	syscall(SYS_io_destroy, r.ctx);
 	sync_file(&f);
 	point();
 	expect_disk_page(&f, p, 0);
+}
+
+/* A hole far away from a page that is being read into does not wait for the read */
+static void pin_far_away(void)
+{
+	struct file f = create_file("f", 64 * PAGE, OLD);
+	char *p = map_file(&f, 0, 64 * PAGE);
+	struct slow_read r;
+
+	slow_read_start(&r, p);
+	fallocate_or_skip(&f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			  32 * PAGE, 8 * PAGE);
+	if (slow_read_over(&r, 0))
+		fail("the hole was punched when the read was over");
+	if (!slow_read_over(&r, 10000))
+		fail("the read does not end");
+	sync_file(&f);
+	point();
+	expect_disk_page(&f, p, 0);
+	promise(&f, PAGE, 31 * PAGE, OLD);
+	promise(&f, 32 * PAGE, 8 * PAGE, 0);
+}
+
+/*
+ * A hole where a page is being read into, which is mapped again while the one waits
+ * for the other
+ */
+static void pin_and_remap(void)
+{
+	struct file f = create_file("f", 8 * PAGE, OLD);
+	char *p = map_file(&f, 0, 8 * PAGE);
+	struct slow_read r;
+	int status = 0;
+	pid_t child;
+
+	slow_read_start(&r, p);
+	child = fork();
+	if (!child) {
+		if (fallocate(f.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, PAGE))
+			_exit(errno);
+		_exit(0);
+	}
+	usleep(100000);
+	(void)((volatile char *)p)[0];
+	if (!slow_read_over(&r, 10000))
+		fail("the read does not end");
+	for (int i = 0; waitpid(child, &status, WNOHANG) != child; i++) {
+		if (i == 500) {
+			kill(child, SIGKILL);
+			waitpid(child, &status, 0);
+			fail("the hole is not punched 5 s after the read was over");
+		}
+		usleep(10000);
+	}
+	if (WIFEXITED(status) && WEXITSTATUS(status) == EOPNOTSUPP)
+		skip("fallocate mode 0x%x is not supported",
+		     FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE);
+	if (status)
+		fail("fallocate: status 0x%x", status);
+	sync_file(&f);
+	point();
+	promise(&f, 0, PAGE, 0);
+	promise(&f, PAGE, 7 * PAGE, OLD);
 }
 
 static void process_vm_write(void)
@@ -1277,6 +1483,59 @@ static void read_into_mapping(void)
 	sync_file(&f);
 	point();
 	promise(&f, 0, 8 * PAGE, NEW);
+}
+
+/* ---- errors ---- */
+
+static void sync_fails(int fd, int error, const char *what)
+{
+	int ret = fsync(fd);
+
+	if (ret != (error ? -1 : 0) || (error && errno != error))
+		fail("fsync %s: returns %d, %m, instead of %s", what, ret, strerror(error));
+}
+
+/*
+ * A dirty page goes bad: each descriptor is told, again and again as long as the page
+ * is dirty, and once after it is gone.  Leaves bad memory behind, so in a guest of its
+ * own.
+ */
+static void alone_poison(void)
+{
+	char *p;
+	struct file f = dirty_file("f", 8, &p), g = f, h = f;
+	int status;
+	pid_t child;
+
+	reopen(&g);
+	reopen(&h);
+	child = fork();
+	if (!child) {
+		char *q = map_file(&f, 0, 8 * PAGE);
+
+		munmap(p, 8 * PAGE);
+		if (madvise(q + 2 * PAGE, PAGE, MADV_HWPOISON))
+			_exit(errno);
+		/* The signal arrives on the way back */
+		usleep(100000);
+		_exit(0);
+	}
+	munmap(p, 8 * PAGE);
+	check(child, "fork");
+	waitpid(child, &status, 0);
+	if (WIFEXITED(status) && WEXITSTATUS(status))
+		skip("no MADV_HWPOISON: %s", strerror(WEXITSTATUS(status)));
+
+	sync_fails(f.fd, EIO, "of the first descriptor");
+	sync_fails(g.fd, EIO, "of the second descriptor");
+	sync_fails(f.fd, EIO, "again");
+	check(ftruncate(f.fd, 2 * PAGE), "ftruncate");
+	sync_fails(f.fd, 0, "when the page is gone");
+	sync_fails(h.fd, EIO, "of the third descriptor");
+	sync_fails(h.fd, 0, "of the third descriptor again");
+	sync_file(&f);
+	point();
+	promise(&f, 0, 2 * PAGE, NEW);
 }
 
 /* ---- PMD entries ---- */
@@ -1513,7 +1772,7 @@ static void pmd_clone(void)
 }
 
 /* The same, but the PMD entry is made after the clone, by reading.  Crashes v7.3. */
-static void crash_pmd_clone_read(void)
+static void alone_pmd_clone_read(void)
 {
 	char *p, *q;
 	struct file f = pmd_file(&p), g;
@@ -1575,11 +1834,14 @@ const struct test_case test_cases[] = {
 	CASE(cow_punch_partial), CASE(cow_truncate_partial), CASE(cow_unshare),
 	CASE(cow_unshare_dirty), CASE(zero_partial), CASE(truncate_and_extend),
 	CASE(odirect_read_into), CASE(odirect_read_into_fsync_twice),
+	CASE(pin_far_away), CASE(pin_and_remap),
+	CASE(freeze_blocks_stores), CASE(write_cache_off_on), CASE(write_cache_on_off_on),
+	CASE(idle_flusher), CASE(alone_poison),
 	CASE(process_vm_write), CASE(read_into_mapping),
 	CASE(pmd_fsync), CASE(pmd_msync_part), CASE(pmd_and_pte),
 	CASE(pmd_truncate_elsewhere), CASE(pmd_punch_inside),
 	CASE(pmd_truncate_inside), CASE(pmd_huge_zero), CASE(pmd_cow), CASE(pmd_clone),
 	CASE(content_cow_write), CASE(content_dedupe), CASE(content_dedupe_unwritten), CASE(content_unshare),
-	CASE(crash_pmd_clone_read),
+	CASE(alone_pmd_clone_read),
 	{}
 };

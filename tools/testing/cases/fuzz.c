@@ -137,11 +137,13 @@ static bool fit(struct op *op, const struct state *s)
 	return true;
 }
 
-static void must(int ret, const struct op *op)
+/* Has the operation been done?  Not if the file system does not have it, or no space. */
+static bool done(int ret, const struct op *op)
 {
 	if (ret < 0 && errno != EOPNOTSUPP && errno != ENOTTY && errno != ENOSPC)
 		fail("%s of file %d at %zu+%zu: %m", kind_name[op->kind], op->f, op->off,
 		     op->len);
+	return ret >= 0;
 }
 
 /* Was [off, off + len) of a file as it must be at the last point? */
@@ -183,7 +185,6 @@ static void run_op(struct op op)
 	} dedupe;
 	static uint8_t buf[MAX_SIZE];
 	size_t old = s->size;
-	int ret;
 
 	if (op.kind < FSYNC && op.kind != REMAP && !fit(&op, s))
 		return;
@@ -233,38 +234,44 @@ static void run_op(struct op op)
 		s->map = map_file(&s->file, 0, MAX_SIZE);
 		break;
 	case TRUNCATE:
-		must(ftruncate(s->file.fd, op.off), &op);
+		if (!done(ftruncate(s->file.fd, op.off), &op))
+			break;
 		s->size = op.off;
 		if (s->size < old)
 			memset(s->data + s->size, 0, old - s->size);
 		break;
 	case PUNCH:
-		must(fallocate(s->file.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-			       op.off, op.len), &op);
+		if (!done(fallocate(s->file.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				    op.off, op.len), &op))
+			break;
 		memset(s->data + op.off, 0, op.len);
 		break;
 	case ZERO:
-		must(fallocate(s->file.fd, FALLOC_FL_ZERO_RANGE, op.off, op.len), &op);
+		if (!done(fallocate(s->file.fd, FALLOC_FL_ZERO_RANGE, op.off, op.len), &op))
+			break;
 		memset(s->data + op.off, 0, op.len);
 		if (op.off + op.len > s->size)
 			s->size = op.off + op.len;
 		break;
 	case COLLAPSE:
-		must(fallocate(s->file.fd, FALLOC_FL_COLLAPSE_RANGE, op.off, op.len), &op);
+		if (!done(fallocate(s->file.fd, FALLOC_FL_COLLAPSE_RANGE, op.off, op.len), &op))
+			break;
 		memmove(s->data + op.off, s->data + op.off + op.len,
 			MAX_SIZE - op.off - op.len);
 		memset(s->data + MAX_SIZE - op.len, 0, op.len);
 		s->size -= op.len;
 		break;
 	case INSERT:
-		must(fallocate(s->file.fd, FALLOC_FL_INSERT_RANGE, op.off, op.len), &op);
+		if (!done(fallocate(s->file.fd, FALLOC_FL_INSERT_RANGE, op.off, op.len), &op))
+			break;
 		memmove(s->data + op.off + op.len, s->data + op.off,
 			MAX_SIZE - op.off - op.len);
 		memset(s->data + op.off, 0, op.len);
 		s->size += op.len;
 		break;
 	case ALLOCATE:
-		must(fallocate(s->file.fd, 0, op.off, op.len), &op);
+		if (!done(fallocate(s->file.fd, 0, op.off, op.len), &op))
+			break;
 		if (op.off + op.len > s->size)
 			s->size = op.off + op.len;
 		break;
@@ -273,16 +280,14 @@ static void run_op(struct op op)
 			.src_fd = s->file.fd, .src_offset = op.off,
 			.src_length = op.len, .dest_offset = op.off,
 		};
-		ret = ioctl(other->file.fd, FICLONERANGE, &clone);
-		must(ret, &op);
-		if (ret)
+		if (!done(ioctl(other->file.fd, FICLONERANGE, &clone), &op))
 			break;
 		memcpy(other->data + op.off, s->data + op.off, op.len);
 		if (op.off + op.len > other->size)
 			other->size = op.off + op.len;
 		break;
 	case UNSHARE:
-		must(fallocate(s->file.fd, FALLOC_FL_UNSHARE_RANGE, op.off, op.len), &op);
+		done(fallocate(s->file.fd, FALLOC_FL_UNSHARE_RANGE, op.off, op.len), &op);
 		break;
 	case DEDUPE:
 		if (op.off + op.len > other->size)

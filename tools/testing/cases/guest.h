@@ -67,7 +67,7 @@ void promise_moved(const struct file *f, off_t off, size_t len, uint64_t seed,
 		   off_t base);
 void promise(const struct file *f, off_t off, size_t len, uint64_t seed);
 
-/* The same for content that is no pattern; for the first check only */
+/* The same for content that is no pattern */
 void promise_data(const struct file *f, off_t off, size_t len, const uint8_t *data);
 
 /* For fuzz.c: begin a sequence, whose failure is reported if @verbose; report one */

@@ -1,0 +1,658 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Model of how fs/dax.c tracks and flushes mapped persistent memory: two pages
+ * of one file, and everybody who touches their entries.  ./check lists the
+ * configurations and the mutations (MUT_*) and runs them; every run is exhaustive.
+ *
+ * process	models
+ * Cpu		a thread that stores through a shared mapping: its TLB, the page
+ *		table, dax_iomap_fault() or dax_insert_pfn_mkwrite().
+ * Gup		a writer by get_user_pages(): direct I/O that reads into the
+ *		mapping, process_vm_writev(), and dax_dirty_folio().
+ * Fsync	one fsync(), sync() or freeze after the other, on an open file of
+ *		its own: dax_writeback_mapping_range(), the wait for WRITEBACK,
+ *		file_check_and_advance_wb_err().
+ * Layout	truncate or hole punch, the block is freed (with TRUNCATE);
+ *		invalidate_inode_pages2_range(), which takes no lock against
+ *		faults and does not look at pins (with INVALIDATE);
+ *		dax_break_layout() of a block that stays (otherwise).
+ *
+ * One statement, atomic or d_step is what others cannot see a part of: an i_pages
+ * critical section, a page table lock, an instruction.  Waiting is a condition;
+ * lost wakeups are not modelled.  Nor are: the inode's dirty state, PMD entries,
+ * several VMAs, eviction, pages of different files that share a block.
+ *
+ * A page table entry that is not writable is 0, be it read-only or none: nothing
+ * here tells them apart.  The versions of a page in the cache and in memory are
+ * kept as their difference, which is all that matters and is finite: cache[p] is
+ * set if a finished store is in the cache only, need[f, p] if such a store was
+ * finished when the fsync of thread f started.  Flushing moves both to "in
+ * flight", the fence after it makes them durable.
+ *
+ * Invariants:
+ *  I1	fsync returns success: what was finished when it started is durable.
+ *  I2	writable in the page table or a TLB: DIRTY, or WRITEBACK by a writer
+ *	that has not yet write-protected the page and flushed the TLBs.
+ *  I3	finished and not durable: DIRTY or WRITEBACK.
+ *  I4	DIRTY is dropped only when the block is freed, WRITEBACK never.
+ *  I5	the cache is flushed when no TLB has a translation that is older than
+ *	the write-protection.
+ * ONLY_I1 leaves out the others, to see what a user would notice of a mutation.
+ * A deadlock is an invalid end state.
+ *
+ * What it says about the rules:
+ * - Pins must be looked for after the page tables are write-protected, and DIRTY
+ *   be set then, before the cache is flushed.  When WRITEBACK is set is too early
+ *   (MUT_PIN_EARLY): the page table entry is still writable, a pin can be taken.
+ *   When WRITEBACK is cleared is too late (MUT_PIN_NOTED): an fsync that starts
+ *   in between sees no DIRTY, and only waits.
+ * - With that, dax_dirty_folio() is redundant (MUT_NOOP_DIRTY_FOLIO).  It does
+ *   not make up for a look that is too early: see Gup, and INVALIDATE.
+ * - The error must reach every open file, and be set in the same critical section
+ *   in which DIRTY is set and WRITEBACK cleared, or between the two.
+ * - Waiting for a locked entry with a batch (MUT_HOLD_BATCH) is no deadlock if a
+ *   fault that has the entry locked waits for WRITEBACK of that entry only:
+ *   batches are collected in the order of the index, so who waits at an entry
+ *   never has that entry, or one behind it, in its batch.  It is one if the fault
+ *   waits for WRITEBACK of others (COW_WAITS_ALL), by way of a transaction for
+ *   instance.  Then the batch has to be finished first, which is also better for
+ *   who waits for its pages.
+ * - A copy on write need not wait for WRITEBACK of the block it replaces
+ *   (MUT_COW_NO_WAIT): the copy is flushed, and the old block has no stores.
+ *
+ * Sizes: CPUS with STORES each, FSYNCS threads with CALLS each, BATCH pages,
+ * GUPS writes by Gup, LAYOUTS operations by Layout, ERRORS flushes that fail.
+ */
+#define PAGES 2
+
+#ifndef CPUS
+#define CPUS 1
+#endif
+#ifndef STORES
+#define STORES 2
+#endif
+#ifndef FSYNCS
+#define FSYNCS 2
+#endif
+#ifndef CALLS
+#define CALLS 1
+#endif
+#ifndef BATCH
+#define BATCH PAGES
+#endif
+#ifndef GUPS
+#define GUPS 0
+#endif
+#ifndef LAYOUTS
+#define LAYOUTS 0
+#endif
+#ifndef ERRORS
+#define ERRORS 0
+#endif
+
+/* mapping->i_pages: the entries, their lock bit, their tags */
+bool present[PAGES], locked[PAGES], dirty[PAGES], towrite[PAGES], wb[PAGES];
+byte block[PAGES];		/* block of the file, as a generation */
+byte readers;			/* mapping->invalidate_lock */
+bool writer;
+byte pins[PAGES];		/* folio_maybe_dma_pinned() */
+bool shared[PAGES];		/* the block has to be copied before a write */
+bool pte[PAGES];		/* writable page table entry */
+byte tlb[CPUS * PAGES];		/* 0: none, FRESH or STALE: writable */
+bool cache[PAGES], in_flight[PAGES];
+bool dma[PAGES];		/* as cache[], by a Gup that has not finished */
+byte need[FSYNCS * PAGES];	/* 0, IN_CACHE or IN_FLIGHT */
+bool err[FSYNCS];		/* mapping->wb_err is newer than file->f_wb_err */
+byte errors;
+bool cleaning[PAGES];		/* from WRITEBACK is set to the TLBs are flushed */
+
+#define FRESH		1
+#define STALE		2	/* the page table does not have it any more */
+#define IN_CACHE	1
+#define IN_FLIGHT	2
+
+/* Only used within a step.  A loop must not be the end of one: hence "skip". */
+hidden byte i, j;
+
+#define each(i, n)	i : 0 .. (n) - 1
+#define has(set, p)	(((set) >> (p)) & 1)
+#define add(set, p)	set = set | (1 << (p))
+#define del(set, p)	set = set & ~(1 << (p))
+#define first(set)	(has(set, 0) -> 0 : 1)
+
+#if CPUS == 1
+#define in_tlb(p, what)	(tlb[p] == what)
+#else
+#define in_tlb(p, what)	(tlb[p] == what || tlb[PAGES + (p)] == what)
+#endif
+#define writable(p)	(pte[p] || in_tlb(p, FRESH) || in_tlb(p, STALE))
+
+#ifdef ONLY_I1
+#define check(cond)	skip
+#else
+#define check(cond)	assert(cond)
+#endif
+
+#define I2(p)	(!writable(p) || dirty[p] || cleaning[p])
+#define I3(p)	(!(cache[p] || in_flight[p]) || dirty[p] || wb[p])
+
+#ifndef ONLY_I1
+/* Can only run in a state that violates an invariant */
+active proctype Invariants()
+{
+end:	atomic {
+		!I2(0) || !I2(1) || !I3(0) || !I3(1);
+		assert(I2(0) && I2(1));
+		assert(I3(0) && I3(1));
+	}
+}
+#endif
+
+/* The page is not writable any more, translations of it in TLBs are old */
+inline clear_pte(p)
+{
+	for (each(i, CPUS)) {
+		if
+		:: tlb[i * PAGES + p] -> tlb[i * PAGES + p] = STALE
+		:: else
+		fi
+	}
+	pte[p] = 0
+}
+
+inline flush_tlb(cpu, set)
+{
+	d_step {
+		for (each(j, PAGES)) {
+			if
+			:: has(set, j) -> tlb[cpu * PAGES + j] = 0
+			:: else
+			fi
+		}
+		skip
+	}
+}
+
+/* What is in the cache or in flight does not matter any more, or is durable */
+inline forget(p)
+{
+	for (each(i, FSYNCS)) {
+		need[i * PAGES + p] = 0;
+	}
+	cache[p] = 0;
+	in_flight[p] = 0
+}
+
+/* ->page_mkwrite, ->fault, ->pfn_mkwrite.  Does not wait for WRITEBACK. */
+inline write_fault(p)
+{
+	atomic { !writer -> readers++ }
+	/* grab_mapping_entry(), get_next_unlocked_entry() */
+	atomic { !locked[p] -> locked[p] = 1; present[p] = 1 }
+	if
+	:: shared[p] ->
+		/* Unmapped, and never mapped writable: no TLB to flush */
+#ifdef COW_WAITS_ALL
+		!wb[0] && !wb[1];
+#elif !defined(MUT_COW_NO_WAIT)
+		!wb[p];
+#endif
+		/* The copy is flushed and fenced before the entry is replaced */
+		d_step { shared[p] = 0; block[p]++; forget(p); dirty[p] = 1 }
+	:: else -> dirty[p] = present[p]	/* no tag without an entry */
+	fi;
+	pte[p] = 1;
+	atomic { locked[p] = 0; readers-- }
+}
+
+proctype Cpu(byte me)
+{
+	byte n, p;
+
+	do
+	:: n == STORES -> break
+	:: n < STORES ->
+		if
+		:: p = 0
+		:: p = 1
+		fi;
+again:		atomic {
+			if
+			:: tlb[me * PAGES + p] -> skip
+			:: !tlb[me * PAGES + p] && pte[p] ->
+				tlb[me * PAGES + p] = FRESH
+			:: else -> goto fault
+			fi;
+			cache[p] = 1;
+			p = 0;
+			n++
+		};
+		goto next;
+fault:		write_fault(p);
+		goto again;
+next:		skip
+	od
+}
+
+/*
+ * The pin is taken with the page table lock, or by get_user_pages_fast(), which
+ * looks at the page table entry again when it has the pin.
+ *
+ * The store is finished at once, because direct I/O completes before a work item
+ * marks the pages dirty; with PLAIN it is when the pin is dropped.  The pin may
+ * be dropped without dax_dirty_folio(), because a folio whose block was shared
+ * once has no mapping; not so with TELLS.
+ */
+proctype Gup()
+{
+	byte n, p, b;
+
+	do
+	:: n == GUPS -> break
+	:: n < GUPS ->
+		if
+		:: p = 0
+		:: p = 1
+		fi;
+again:		atomic {
+			if
+			:: pte[p] -> pins[p]++; b = block[p]
+			:: else -> goto fault
+			fi
+		};
+#ifdef PLAIN
+		dma[p] = 1;
+#else
+		cache[p] = 1;
+#endif
+#ifndef TELLS
+		if
+		:: goto drop
+		:: skip
+		fi;
+#endif
+#ifndef MUT_NOOP_DIRTY_FOLIO
+		d_step {
+			if
+			:: present[p] && block[p] == b -> dirty[p] = 1
+			:: else
+			fi
+		};
+#endif
+drop:		atomic {
+			pins[p]--;
+			if
+			:: dma[p] -> cache[p] = 1; dma[p] = 0
+			:: else
+			fi;
+			p = 0;
+			b = 0;
+			n++
+		};
+		goto next;
+fault:		write_fault(p);
+		goto again;
+next:		skip
+	od
+}
+
+/* An entry that writeback waits for before it takes it into a batch */
+#if defined(MUT_NO_LOCK_WAIT)
+#define busy(p)	(wb[p])
+#elif defined(MUT_NO_WB_WAIT)
+#define busy(p)	(locked[p])
+#else
+#define busy(p)	(locked[p] || wb[p])
+#endif
+
+/* Finish the batch, when nothing can be added */
+#ifdef MUT_HOLD_BATCH
+#define full	(p == PAGES || nr == BATCH)
+#else
+#define full	(p == PAGES || nr == BATCH || (towrite[p] && busy(p)))
+#endif
+
+inline fence()
+{
+	atomic {
+		for (each(j, PAGES)) {
+			if
+			:: has(flushed, j) ->
+				in_flight[j] = 0;
+				for (each(i, FSYNCS)) {
+					if
+					:: need[i * PAGES + j] == IN_FLIGHT ->
+						need[i * PAGES + j] = 0
+					:: else
+					fi
+				}
+			:: else
+			fi
+		};
+		flushed = 0
+	}
+}
+
+inline flush_cache()
+{
+	todo = batch;
+	do
+	:: todo == 0 -> break
+	:: atomic {
+		todo ->
+		q = first(todo);
+		del(todo, q);
+		if
+		:: errors < ERRORS -> errors++; failed = 1
+		:: block[q] == b[q] ->	/* otherwise it flushes the old one */
+			check(!in_tlb(q, STALE));
+			add(flushed, q);
+			d_step {
+				in_flight[q] = in_flight[q] | cache[q] | dma[q];
+				cache[q] = 0;
+				dma[q] = 0;
+				for (each(i, FSYNCS)) {
+					if
+					:: need[i * PAGES + q] ->
+						need[i * PAGES + q] = IN_FLIGHT
+					:: else
+					fi
+				}
+			}
+		:: else
+		fi;
+		q = 0
+	   }
+	od
+}
+
+/* mapping_set_error() */
+inline set_error()
+{
+	for (each(i, FSYNCS)) {
+		err[i] = err[i] | failed;
+	}
+	skip
+}
+
+/* One critical section: DIRTY if there was an error, the error, no WRITEBACK */
+inline end_writeback()
+{
+	d_step {
+		for (each(j, PAGES)) {
+			if
+			:: has(batch, j) ->
+				check(wb[j] && block[j] == b[j]);
+#ifdef MUT_DIRTY_LATE
+				dirty[j] = 0;
+#endif
+#ifdef MUT_PIN_NOTED
+				if
+				:: has(pinned, j) -> dirty[j] = 1
+				:: else
+				fi;
+#endif
+#ifndef MUT_ERROR_CLEAN
+				if
+				:: failed -> dirty[j] = 1
+				:: else
+				fi;
+#endif
+				wb[j] = 0;
+				cleaning[j] = 0
+			:: else
+			fi
+		}
+		skip;
+#if defined(MUT_ERROR_OWN)
+		err[me] = err[me] | failed
+#elif !defined(MUT_ERROR_EARLY) && !defined(MUT_ERROR_LATE)
+		set_error()
+#endif
+	}
+}
+
+inline finish_batch()
+{
+	/* Walk the page tables, each entry with its lock */
+	todo = batch;
+	do
+	:: todo == 0 -> break
+	:: atomic {
+		todo ->
+		q = first(todo);
+		del(todo, q);
+		if
+		:: block[q] == b[q] && pte[q] ->
+			flush = 1;
+			d_step { clear_pte(q) }
+		:: else
+		fi;
+		q = 0
+	   }
+	od;
+#ifdef MUT_FLUSH_BEFORE_TLB
+	flush_cache();
+#endif
+	if
+	:: flush ->
+		flush_tlb(0, batch);
+#if CPUS > 1
+		flush_tlb(1, batch)
+#endif
+	:: else
+	fi;
+	/*
+	 * There are no new pins without a fault that sets DIRTY.  What a pin that
+	 * is gone has stored is flushed below.  DIRTY must be there before the
+	 * flush: an fsync() that starts after it has to find what the pin stores
+	 * then.
+	 */
+	d_step {
+		for (each(j, PAGES)) {
+			if
+			:: has(batch, j) ->
+				cleaning[j] = 0;
+#if defined(MUT_PIN_NOTED)
+				pinned = pinned | ((pins[j] > 0) << j)
+#elif !defined(MUT_PIN_EARLY) && !defined(MUT_PIN_NEVER)
+				dirty[j] = dirty[j] | (pins[j] > 0)
+#endif
+			:: else
+			fi
+		}
+		flush = 0
+	};
+#if defined(MUT_WB_BEFORE_FLUSH)
+	end_writeback();
+	flush_cache();
+	fence();
+#elif defined(MUT_WB_BEFORE_FENCE)
+	flush_cache();
+	end_writeback();
+	fence();
+#elif defined(MUT_FLUSH_BEFORE_TLB)
+	fence();
+	end_writeback();
+#else
+	flush_cache();
+	fence();
+#ifdef MUT_ERROR_EARLY
+	d_step { set_error() };
+#endif
+	end_writeback();
+#endif
+#ifdef MUT_ERROR_LATE
+	d_step { set_error() };
+#endif
+	d_step { batch = 0; nr = 0; failed = 0; b[0] = 0; b[1] = 0; pinned = 0 }
+}
+
+proctype Fsync(byte me)
+{
+	byte calls, p, q, nr, b[PAGES];
+	byte batch, todo, flushed, pinned;	/* sets of pages */
+	bool flush, failed;
+
+	do
+	:: calls == CALLS -> break
+	:: calls < CALLS ->
+		/* The call starts; tag_pages_for_writeback() */
+		d_step {
+			for (each(i, PAGES)) {
+				need[me * PAGES + i] =
+					(cache[i] -> IN_CACHE :
+					 (in_flight[i] -> IN_FLIGHT : 0));
+				towrite[i] = towrite[i] | dirty[i]
+			}
+			calls++
+		};
+		/* If neither of these can run it waits for the entry at p */
+		do
+		:: atomic { p < PAGES && !towrite[p] -> p++ }
+		:: atomic {
+			p < PAGES && nr < BATCH && towrite[p] && !busy(p) ->
+			check(present[p] && dirty[p]);
+			towrite[p] = 0;
+#ifdef MUT_PIN_EARLY
+			dirty[p] = (pins[p] > 0);
+#elif !defined(MUT_DIRTY_LATE)
+			dirty[p] = 0;
+#endif
+			wb[p] = 1;
+			cleaning[p] = 1;
+			add(batch, p);
+			b[p] = block[p];
+			nr++;
+			p++
+		   }
+		:: nr && full -> finish_batch()
+		:: nr == 0 && p == PAGES -> p = 0; break
+		od;
+#ifndef MUT_NO_FINAL_WAIT
+		/* filemap_fdatawait_range() */
+		do
+		:: p == PAGES -> p = 0; break
+		:: atomic { p < PAGES && !wb[p] -> p++ }
+		od;
+#endif
+		atomic {
+			if
+			:: err[me] -> err[me] = 0
+			:: else ->
+				assert(!need[me * PAGES] && !need[me * PAGES + 1])
+			fi;
+			need[me * PAGES] = 0;
+			need[me * PAGES + 1] = 0
+		}
+	od
+}
+
+inline unmap(p)
+{
+#ifdef MUT_ZAP_SPLIT
+	d_step { clear_pte(p) };
+	d_step { for (each(i, CPUS)) { tlb[i * PAGES + p] = 0; } skip }
+#else
+	/* The page table lock of a dirty entry is held until the TLBs are flushed */
+	d_step { for (each(i, CPUS)) { tlb[i * PAGES + p] = 0; } pte[p] = 0 }
+#endif
+}
+
+/* The entry is removed, and the block freed */
+inline truncate_entry(p)
+{
+	d_step {
+#ifdef MUT_REMOVE_WB
+		!locked[p] ->
+#else
+		!locked[p] && !wb[p] ->
+#endif
+		check(!wb[p]);
+		present[p] = 0;
+		dirty[p] = 0;
+		towrite[p] = 0;
+		wb[p] = 0;
+		block[p]++;
+		forget(p)
+	}
+}
+
+/* The entry is removed if it is clean, the block stays */
+inline remove_clean_entry(p)
+{
+	d_step {
+#ifndef MUT_REMOVE_LOCKED
+		!locked[p] ->
+#endif
+		if
+#ifdef MUT_BREAK_DIRTY
+		:: present[p] && !wb[p] ->
+#else
+		:: present[p] && !dirty[p] && !towrite[p] && !wb[p] ->
+#endif
+			check(!dirty[p] && !towrite[p] && !wb[p]);
+			present[p] = 0;
+			dirty[p] = 0;
+			towrite[p] = 0
+		:: else
+		fi
+	}
+}
+
+proctype Layout()
+{
+	byte n, p;
+
+	do
+	:: n == LAYOUTS -> break
+	:: n < LAYOUTS ->
+		if
+		:: p = 0
+		:: p = 1
+		fi;
+#ifdef INVALIDATE
+		remove_clean_entry(p);
+		unmap(p);
+		n++;
+#else
+		/* Waits for pins without the lock, and begins again */
+lock:		atomic { !writer && !readers -> writer = 1 };
+		unmap(p);
+		if
+		:: pins[p] -> writer = 0; !pins[p]; goto lock
+		:: else
+		fi;
+#ifdef TRUNCATE
+		truncate_entry(p);
+#else
+		remove_clean_entry(p);
+#endif
+		atomic { writer = 0; n++ };
+#endif
+		p = 0
+	od
+}
+
+init
+{
+	atomic {
+#ifdef COW
+		/* Dirty entries of blocks that were cloned */
+		for (each(i, PAGES)) {
+			present[i] = 1;
+			dirty[i] = 1;
+			cache[i] = 1;
+			shared[i] = 1;
+		}
+#endif
+		for (each(j, CPUS)) { run Cpu(j); }
+		for (each(j, FSYNCS)) { run Fsync(j); }
+#if GUPS
+		run Gup();
+#endif
+#if LAYOUTS
+		run Layout();
+#endif
+	}
+}
