@@ -498,6 +498,8 @@ static void idle_flusher(void)
 	char *p;
 	int n;
 
+	if (strstr(config_name, "-nodax"))
+		skip("about DAX files");
 	if (!write_setting(event, "1"))
 		skip("no tracing");
 	write_setting(event, "0");
