@@ -765,9 +765,15 @@ static bool read_tlb(uint64_t value[NR_TLB])
 	return found == NR_TLB;
 }
 
-static void tlb_results(const char *measure, size_t n, const uint64_t *before,
-			const uint64_t *after)
+/* How many of them a sync call for @n dirty pages takes, where the kernel tells */
+static void count_tlb(const char *measure, size_t n, int fd, int (*sync_file)(int))
 {
+	uint64_t before[NR_TLB], after[NR_TLB];
+
+	if (!read_tlb(before))
+		return;
+	check(sync_file(fd), measure);
+	read_tlb(after);
 	for (int i = 0; i < NR_TLB; i++)
 		result(measure, after[i] - before[i], "n=%zu,event=%s", n, tlb_names[i] + 7);
 }
@@ -849,7 +855,6 @@ static void bench_counts(void)
 	size_t n = COUNTED;
 	int fd = create("counts", n);
 	char *p = map(fd, n, false);
-	uint64_t before[NR_TLB], after[NR_TLB];
 	pthread_t thread;
 	uint64_t sum = 0;
 	long us = 1000;
@@ -863,11 +868,7 @@ static void bench_counts(void)
 	start_thread(&thread, keep_cpu_busy, NULL);
 	wait_until_started();
 	dirty_first(p, n);
-	if (read_tlb(before)) {
-		check(fdatasync(fd), "fdatasync");
-		read_tlb(after);
-		tlb_results("tlb", n, before, after);
-	}
+	count_tlb("tlb", n, fd, fdatasync);
 	dirty_first(p, n);
 	if (profile(true)) {
 		check(fdatasync(fd), "fdatasync");
@@ -925,7 +926,7 @@ static void bench_page_cache(void)
 	int fd = create("cache", n);
 	char *p = map(fd, n, false);
 	struct reps faults = {}, syncs = {};
-	uint64_t before[NR_TLB], after[NR_TLB], t;
+	uint64_t t;
 
 	dirty_first(p, n);
 	check(fsync(fd), "fsync");
@@ -940,11 +941,7 @@ static void bench_page_cache(void)
 	result("cache-fault", median(&faults) / n, "n=%zu", n);
 	result("cache-fsync", median(&syncs) / n, "n=%zu", n);
 	dirty_first(p, n);
-	if (read_tlb(before)) {
-		check(fsync(fd), "fsync");
-		read_tlb(after);
-		tlb_results("cache-tlb", n, before, after);
-	}
+	count_tlb("cache-tlb", n, fd, fsync);
 	dirty_first(p, n);
 	if (folio_size(p, n))
 		result("cache-folio", folio_size(p, n), "n=%zu", n);

@@ -40,6 +40,13 @@ static void sync_file(const struct file *f)
 	check(fsync(f->fd), "fsync");
 }
 
+/* What was stored to @f before may be promised after this */
+static void sync_to_point(const struct file *f)
+{
+	sync_file(f);
+	point();
+}
+
 /* The sequence most cases share: store to @pages pages, leave them dirty */
 static struct file dirty_file(const char *name, size_t pages, char **map)
 {
@@ -100,8 +107,7 @@ static void mmap_fsync(void)
 	char *p;
 	struct file f = dirty_file("f", 8, &p);
 
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 8 * PAGE, NEW);
 }
 
@@ -165,8 +171,7 @@ static void mmap_sync_file_range(void)
 	check(sync_file_range(f.fd, 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE |
 			      SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER),
 	      "sync_file_range");
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 8 * PAGE, NEW);
 }
 
@@ -191,8 +196,7 @@ static void mmap_sparse_pages(void)
 
 	for (int i = 0; i < 256; i += 2)
 		pattern(p + i * PAGE, i * PAGE, PAGE, NEW);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	for (int i = 0; i < 256; i += 2)
 		promise(&f, i * PAGE, PAGE, NEW);
 }
@@ -204,8 +208,7 @@ static void mmap_store_again(void)
 
 	sync_file(&f);
 	pattern(p, 0, 8 * PAGE, 3);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 8 * PAGE, 3);
 }
 
@@ -234,8 +237,7 @@ static void mmap_hole(void)
 	(void)p[0];	/* map the zero page first */
 	(void)p[PAGE];
 	pattern((char *)p, 0, 8 * PAGE, NEW);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 8 * PAGE, NEW);
 }
 
@@ -247,8 +249,7 @@ static void mmap_preallocated(void)
 	check(fallocate(f.fd, 0, 0, 16 * PAGE), "fallocate");
 	p = map_file(&f, 0, 16 * PAGE);
 	pattern(p, 0, 8 * PAGE, NEW);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 8 * PAGE, NEW);
 }
 
@@ -260,8 +261,7 @@ static void mmap_munmap_first(void)
 	struct file f = dirty_file("f", 8, &p);
 
 	check(munmap(p, 8 * PAGE), "munmap");
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 8 * PAGE, NEW);
 }
 
@@ -271,8 +271,7 @@ static void mmap_dontneed_first(void)
 	struct file f = dirty_file("f", 8, &p);
 
 	check(madvise(p, 8 * PAGE, MADV_DONTNEED), "madvise");
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 8 * PAGE, NEW);
 }
 
@@ -285,8 +284,7 @@ static void mmap_mprotect_first(void)
 	sync_file(&f);
 	check(mprotect(p, 8 * PAGE, PROT_READ | PROT_WRITE), "mprotect");
 	pattern(p, 0, 4 * PAGE, 3);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 4 * PAGE, 3);
 	promise(&f, 4 * PAGE, 4 * PAGE, NEW);
 }
@@ -303,8 +301,7 @@ static void mmap_mremap_first(void)
 	pattern(p, 0, 4 * PAGE, 3);
 	sync_file(&f);
 	pattern(p, 0, 2 * PAGE, 4);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 2 * PAGE, 4);
 	promise(&f, 2 * PAGE, 2 * PAGE, 3);
 	promise(&f, 4 * PAGE, 4 * PAGE, NEW);
@@ -328,8 +325,7 @@ static void mmap_fork(void)
 		_exit(0);
 	}
 	wait_for(pid);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 2 * PAGE, 4);
 	promise(&f, 2 * PAGE, 2 * PAGE, 3);
 	promise(&f, 4 * PAGE, 4 * PAGE, NEW);
@@ -361,8 +357,7 @@ static void mmap_two_processes(void)
 		if (read(from[0], &c, 1) != 1)
 			fail("child is gone");
 		(void)*(volatile char *)p;
-		sync_file(&f);
-		point();
+		sync_to_point(&f);
 		promise(&f, 0, 8 * PAGE, round);
 		if (write(to[1], &c, 1) != 1)
 			fail("child is gone");
@@ -379,8 +374,7 @@ static void mmap_unlinked(void)
 	check(unlink(path), "unlink");
 	f.name[0] = 0;
 	pattern(p, 0, 8 * PAGE, 3);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 8 * PAGE, 3);
 }
 
@@ -455,8 +449,7 @@ static void write_cache_off_on(void)
 	f = dirty_file("f", 8, &p);
 	sync_file(&f);
 	set_write_cache("1");
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 8 * PAGE, NEW);
 }
 
@@ -467,8 +460,7 @@ static void write_cache_on_off_on(void)
 
 	set_write_cache("0");
 	set_write_cache("1");
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 8 * PAGE, NEW);
 }
 
@@ -529,8 +521,7 @@ static void write_aligned(void)
 	struct file f = create_file("f", 8 * PAGE, OLD);
 
 	write_at(&f, PAGE, 4 * PAGE, NEW);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, PAGE, OLD);
 	promise(&f, PAGE, 4 * PAGE, NEW);
 }
@@ -555,8 +546,7 @@ static void write_append(void)
 	struct file f = create_file("f", PAGE + 10, OLD);
 
 	write_at(&f, PAGE + 10, 5000, NEW);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, PAGE + 10, OLD);
 	promise(&f, PAGE + 10, 5000, NEW);
 }
@@ -582,8 +572,7 @@ static void write_and_mmap(void)
 
 	write_at(&f, 100, 1000, 3);
 	pattern(p + 2000, 2000, 50, 4);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 100, NEW);
 	promise(&f, 100, 1000, 3);
 	promise(&f, 1100, 900, NEW);
@@ -616,8 +605,7 @@ static void write_short(void)
 
 	if (n <= 0 || n > (ssize_t)good)
 		fail("pwrite of a short buffer: %zd", n);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, PAGE + 5, OLD);
 	promise(&f, PAGE + 5, n, NEW);
 	promise(&f, PAGE + 5 + n, 6 * PAGE - 5 - n, OLD);
@@ -632,8 +620,7 @@ static void write_copy_file_range(void)
 	while (in < (loff_t)(8 * PAGE))
 		check(copy_file_range(f.fd, &in, g.fd, &out, 8 * PAGE - in, 0),
 		      "copy_file_range");
-	sync_file(&g);
-	point();
+	sync_to_point(&g);
 	promise(&g, 0, 8 * PAGE, NEW);
 }
 
@@ -679,8 +666,7 @@ static void mapsync_fsync(void)
 	char *p;
 	struct file f = mapsync_dirty_fresh(&p);
 
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 8 * PAGE, NEW);
 }
 
@@ -757,8 +743,7 @@ static void mmap_evict(void)
 	close(f.fd);
 	evict();
 	reopen(&f);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 8 * PAGE, NEW);
 }
 
@@ -800,8 +785,7 @@ static void mapsync_cow_fsync(void)
 
 	for (int i = 0; i < 4; i++)
 		pattern(p + i * PAGE, i * PAGE, 64, NEW);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	for (int i = 0; i < 4; i++) {
 		promise(&f, i * PAGE, 64, NEW);
 		promise(&f, i * PAGE + 64, PAGE - 64, OLD);
@@ -855,8 +839,7 @@ static void elsewhere_truncate_into(void)
 	struct file f = dirty_head(&p);
 
 	check(ftruncate(f.fd, 7 * PAGE + 100), "ftruncate");
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 7 * PAGE + 100, NEW);
 }
 
@@ -895,8 +878,7 @@ static void elsewhere_punch_next_to(void)
 
 	fallocate_or_skip(&f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 			  2 * PAGE + 100, 3 * PAGE);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 2 * PAGE + 100, NEW);
 	promise(&f, 2 * PAGE + 100, PAGE - 100, 0);
 	promise(&f, 5 * PAGE, 100, 0);
@@ -938,8 +920,7 @@ static void moved_collapse(void)
 	struct file f = dirty_head(&p);
 
 	fallocate_or_skip(&f, FALLOC_FL_COLLAPSE_RANGE, 0, 4 * PAGE);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise_moved(&f, 0, 4 * PAGE, NEW, -4 * (off_t)PAGE);
 }
 
@@ -949,8 +930,7 @@ static void moved_insert(void)
 	struct file f = dirty_head(&p);
 
 	fallocate_or_skip(&f, FALLOC_FL_INSERT_RANGE, 0, 4 * PAGE);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise_moved(&f, 4 * PAGE, 8 * PAGE, NEW, 4 * PAGE);
 }
 
@@ -1036,11 +1016,9 @@ static void clone_of_dirty(void)
 	char *p;
 	struct file f = dirty_file("f", 8, &p), g = clone_of(&f, "g");
 
-	sync_file(&g);
-	point();
+	sync_to_point(&g);
 	promise(&g, 0, 8 * PAGE, NEW);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 8 * PAGE, NEW);
 }
 
@@ -1050,12 +1028,10 @@ static void dedupe_of_dirty(void)
 	struct file f = dirty_file("f", 8, &p), g = dirty_file("g", 8, &q);
 
 	dedupe_or_fail(&f, &g, 0, 8 * PAGE);
-	sync_file(&g);
-	point();
+	sync_to_point(&g);
 	promise(&g, 0, 8 * PAGE, NEW);
 	pattern(q, 0, 4 * PAGE, 3);
-	sync_file(&g);
-	point();
+	sync_to_point(&g);
 	promise(&g, 0, 4 * PAGE, 3);
 	promise(&g, 4 * PAGE, 4 * PAGE, NEW);
 }
@@ -1067,8 +1043,7 @@ static void cow_mmap(void)
 
 	for (int i = 0; i < 8; i++)
 		pattern(p + i * PAGE + 512, i * PAGE + 512, 64, NEW);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	for (int i = 0; i < 8; i++) {
 		promise(&f, i * PAGE, 512, OLD);
 		promise(&f, i * PAGE + 512, 64, NEW);
@@ -1081,8 +1056,7 @@ static void cow_write_aligned(void)
 	struct file f = shared_file("f", 8);
 
 	write_at(&f, PAGE, 4 * PAGE, NEW);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, PAGE, OLD);
 	promise(&f, PAGE, 4 * PAGE, NEW);
 	promise(&f, 5 * PAGE, 3 * PAGE, OLD);
@@ -1093,8 +1067,7 @@ static void cow_write_partial(void)
 	struct file f = shared_file("f", 8);
 
 	write_at(&f, PAGE + 1000, 100, NEW);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, PAGE + 1000, 100, NEW);
 	promise(&f, PAGE, 1000, OLD);
 	promise(&f, PAGE + 1100, PAGE - 1100, OLD);
@@ -1109,8 +1082,7 @@ static void cow_write_short(void)
 
 	if (n <= 0 || n > (ssize_t)good)
 		fail("pwrite of a short buffer: %zd", n);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, PAGE, 5, OLD);
 	promise(&f, pos, n, NEW);
 	promise(&f, pos + n, 7 * PAGE - pos - n, OLD);
@@ -1134,8 +1106,7 @@ static void cow_write_fails(void)
 	if (pwrite(f.fd, short_buffer(PAGE, 0, NEW), PAGE, PAGE) >= 0 ||
 	    errno != EFAULT)
 		fail("pwrite from nowhere: %m");
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 2 * PAGE, NEW);
 	promise(&f, 2 * PAGE, 6 * PAGE, OLD);
 }
@@ -1161,8 +1132,7 @@ static void cow_prealloc_unshare(void)
 
 	fallocate_or_skip(&f, FALLOC_FL_UNSHARE_RANGE, PAGE, 2 * PAGE);
 	pattern(p + PAGE + 200, PAGE + 200, 100, 4);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, PAGE + 200, NEW);
 	promise(&f, PAGE + 200, 100, 4);
 	promise(&f, PAGE + 300, PAGE - 300, NEW);
@@ -1176,8 +1146,7 @@ static void cow_prealloc_truncate(void)
 
 	check(ftruncate(f.fd, PAGE + 1000), "ftruncate");
 	pattern(p + PAGE + 200, PAGE + 200, 100, 4);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, PAGE + 200, NEW);
 	promise(&f, PAGE + 200, 100, 4);
 	promise(&f, PAGE + 300, 700, NEW);
@@ -1190,8 +1159,7 @@ static void cow_prealloc_zero(void)
 
 	fallocate_or_skip(&f, FALLOC_FL_ZERO_RANGE, PAGE + 1000, 100);
 	pattern(p + PAGE + 200, PAGE + 200, 100, 4);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, PAGE + 200, NEW);
 	promise(&f, PAGE + 200, 100, 4);
 	promise(&f, PAGE + 300, 700, NEW);
@@ -1209,8 +1177,7 @@ static void cow_write_partial_mapped(void)
 	if (memcmp((char *)p + PAGE + 1000, "", 1) == 0 &&
 	    pattern_byte(NEW, PAGE + 1000))
 		fail("the mapping shows the block before the write");
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, PAGE + 1000, 100, NEW);
 	promise(&f, PAGE, 1000, OLD);
 	promise(&f, PAGE + 1100, PAGE - 1100, OLD);
@@ -1221,8 +1188,7 @@ static void cow_zero_partial(void)
 	struct file f = shared_file("f", 8);
 
 	fallocate_or_skip(&f, FALLOC_FL_ZERO_RANGE, PAGE + 100, 50);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, PAGE, 100, OLD);
 	promise(&f, PAGE + 100, 50, 0);
 	promise(&f, PAGE + 150, PAGE - 150, OLD);
@@ -1234,8 +1200,7 @@ static void cow_punch_partial(void)
 
 	fallocate_or_skip(&f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 			  PAGE + 100, 50);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, PAGE, 100, OLD);
 	promise(&f, PAGE + 100, 50, 0);
 	promise(&f, PAGE + 150, PAGE - 150, OLD);
@@ -1247,8 +1212,7 @@ static void cow_truncate_partial(void)
 
 	check(ftruncate(f.fd, PAGE + 100), "ftruncate");
 	check(ftruncate(f.fd, 8 * PAGE), "ftruncate");
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, PAGE, 100, OLD);
 	promise(&f, PAGE + 100, PAGE - 100, 0);
 }
@@ -1258,8 +1222,7 @@ static void cow_unshare(void)
 	struct file f = shared_file("f", 8);
 
 	fallocate_or_skip(&f, FALLOC_FL_UNSHARE_RANGE, 0, 8 * PAGE);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 8 * PAGE, OLD);
 }
 
@@ -1270,8 +1233,7 @@ static void cow_unshare_dirty(void)
 
 	pattern(p, 0, 4 * PAGE, NEW);
 	fallocate_or_skip(&f, FALLOC_FL_UNSHARE_RANGE, 0, 8 * PAGE);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 4 * PAGE, NEW);
 	promise(&f, 4 * PAGE, 4 * PAGE, OLD);
 }
@@ -1284,8 +1246,7 @@ static void zero_partial(void)
 	struct file f = dirty_file("f", 8, &p);
 
 	fallocate_or_skip(&f, FALLOC_FL_ZERO_RANGE, PAGE + 100, 2 * PAGE);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, PAGE + 100, NEW);
 	promise(&f, PAGE + 100, PAGE - 100, 0);
 	promise(&f, 3 * PAGE, 100, 0);
@@ -1299,8 +1260,7 @@ static void truncate_and_extend(void)
 
 	check(ftruncate(f.fd, 5 * PAGE + 100), "ftruncate");
 	check(ftruncate(f.fd, 8 * PAGE), "ftruncate");
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 5 * PAGE + 100, NEW);
 	promise(&f, 5 * PAGE + 100, PAGE - 100, 0);
 }
@@ -1337,8 +1297,7 @@ static void odirect_read_into(void)
 	for (int i = 0; i < 8; i++)
 		if (pread(disk, p + i * PAGE, PAGE, 0) != PAGE)
 			fail("pread: %m");
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	for (int i = 0; i < 8; i++)
 		expect_disk_page(&f, p + i * PAGE, i * PAGE);
 }
@@ -1402,8 +1361,7 @@ static void odirect_read_into_fsync_twice(void)
 	while (((volatile char *)p)[PAGE - 1] != (char)DISK_BYTE)
 		usleep(10000);
 	syscall(SYS_io_destroy, r.ctx);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	expect_disk_page(&f, p, 0);
 }
 
@@ -1423,8 +1381,7 @@ static void pin_far_away(void)
 		fail("the hole was punched when the read was over");
 	if (!slow_read_over(&r, 10000))
 		fail("the read does not end");
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	expect_disk_page(&f, p, 0);
 	promise(&f, PAGE, 31 * PAGE, OLD);
 	promise(&f, 32 * PAGE, 8 * PAGE, 0);
@@ -1468,8 +1425,7 @@ static void pin_and_remap(void)
 		     FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE);
 	if (status)
 		fail("fallocate: status 0x%x", status);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, PAGE, 0);
 	promise(&f, PAGE, 7 * PAGE, OLD);
 }
@@ -1485,8 +1441,7 @@ static void process_vm_write(void)
 	sync_file(&f);
 	if (process_vm_writev(getpid(), &local, 1, &remote, 1, 0) != sizeof(buf))
 		fail("process_vm_writev: %m");
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 8 * PAGE, NEW);
 }
 
@@ -1497,8 +1452,7 @@ static void read_into_mapping(void)
 
 	if (pread(g.fd, p, 8 * PAGE, 0) != 8 * PAGE)
 		fail("pread: %m");
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 8 * PAGE, NEW);
 }
 
@@ -1553,8 +1507,7 @@ static void alone_poison(void)
 	sync_fails(f.fd, 0, "when the page is gone");
 	sync_fails(h.fd, EIO, "of the third descriptor");
 	sync_fails(h.fd, 0, "of the third descriptor again");
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 2 * PAGE, NEW);
 }
 
@@ -1588,8 +1541,7 @@ static void pmd_fsync(void)
 	pattern(p, 0, 2 * PMD, NEW);
 	sync_file(&f);
 	pattern(p + PMD + 5 * PAGE, PMD + 5 * PAGE, PAGE, 3);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, PMD, NEW);
 	promise(&f, PMD + 5 * PAGE, PAGE, 3);
 }
@@ -1620,8 +1572,7 @@ static void pmd_and_pte(void)
 	pattern(q, PAGE, 4 * PAGE, 3);
 	sync_file(&f);
 	pattern(q + PAGE, 2 * PAGE, PAGE, 4);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, PAGE, PAGE, 3);
 	promise(&f, 2 * PAGE, PAGE, 4);
 	promise(&f, 3 * PAGE, 2 * PAGE, 3);
@@ -1635,8 +1586,7 @@ static void pmd_truncate_elsewhere(void)
 
 	pattern(p, 0, PMD, NEW);
 	check(ftruncate(f.fd, PMD), "ftruncate");
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, PMD, NEW);
 }
 
@@ -1649,8 +1599,7 @@ static void pmd_punch_inside(void)
 	pattern(p, 0, PMD, NEW);
 	fallocate_or_skip(&f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 			  100 * PAGE, 8 * PAGE);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 100 * PAGE, NEW);
 	promise(&f, 108 * PAGE, PMD - 108 * PAGE, NEW);
 }
@@ -1662,8 +1611,7 @@ static void pmd_truncate_inside(void)
 
 	pattern(p, 0, PMD, NEW);
 	check(ftruncate(f.fd, 100 * PAGE), "ftruncate");
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 100 * PAGE, NEW);
 }
 
@@ -1676,8 +1624,7 @@ static void pmd_huge_zero(void)
 	p = map_aligned(&f, 2 * PMD);
 	(void)p[0];	/* the huge zero folio */
 	pattern((char *)p, 0, 4 * PAGE, NEW);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 4 * PAGE, NEW);
 }
 
@@ -1692,8 +1639,7 @@ static void pmd_cow(void)
 	sync_file(&f);
 	pattern(p, 0, 64, NEW);
 	pattern(p + PMD + 64, PMD + 64, 64, NEW);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 64, NEW);
 	promise(&f, 64, PMD, OLD);
 	promise(&f, PMD + 64, 64, NEW);
@@ -1720,8 +1666,7 @@ static void content_unshare(void)
 	fallocate_or_skip(&f, FALLOC_FL_UNSHARE_RANGE, 0, 64 * PAGE);
 	expect_content(&f, 64 * PAGE, OLD);
 	expect_content(&g, 64 * PAGE, 5);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 64 * PAGE, OLD);
 	promise(&g, 0, 64 * PAGE, 5);
 }
@@ -1731,8 +1676,7 @@ static void content_cow_write(void)
 	struct file f = shared_file("f", 64);
 
 	write_at(&f, 100, 60 * PAGE, NEW);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, 100, OLD);
 	promise(&f, 100, 60 * PAGE, NEW);
 	promise(&f, 60 * PAGE + 100, 4 * PAGE - 100, OLD);
@@ -1762,8 +1706,7 @@ static void content_dedupe_unwritten(void)
 		skip("no dedupe");
 	if (arg.i.status == -EOPNOTSUPP || arg.i.status == -EINVAL)
 		skip("no dedupe");
-	sync_file(&h);
-	point();
+	sync_to_point(&h);
 	promise(&h, 0, 8 * PAGE, 0);
 }
 
@@ -1782,8 +1725,7 @@ static void pmd_clone(void)
 	pattern(q, PAGE, 2 * PAGE, 3);
 	pattern(p, 0, PAGE, 4);
 	sync_file(&g);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, PAGE, 4);
 	promise(&f, PAGE, PMD - PAGE, NEW);
 	promise(&g, 0, PAGE, NEW);
@@ -1803,8 +1745,7 @@ static void alone_pmd_clone_read(void)
 	q = map_file(&g, PAGE, 4 * PAGE);
 	pattern(q, PAGE, 2 * PAGE, 3);
 	sync_file(&g);
-	sync_file(&f);
-	point();
+	sync_to_point(&f);
 	promise(&f, 0, PMD, NEW);
 	promise(&g, 0, PAGE, NEW);
 	promise(&g, PAGE, 2 * PAGE, 3);
