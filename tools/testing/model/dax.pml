@@ -9,9 +9,11 @@
  *		table, dax_iomap_fault() or dax_insert_pfn_mkwrite().
  * Gup		a writer by get_user_pages(): direct I/O that reads into the
  *		mapping, process_vm_writev(), and dax_dirty_folio().
- * Fsync	one fsync(), sync() or freeze after the other, on an open file of
- *		its own: dax_writeback_mapping_range(), the wait for WRITEBACK,
- *		file_check_and_advance_wb_err().
+ * Fsync	one fsync() after the other, on an open file of its own:
+ *		dax_writeback_mapping_range(), the wait for WRITEBACK,
+ *		file_check_and_advance_wb_err().  The first SYNCS of them are
+ *		sync() or freeze: they look at the inode's dirty state first, and
+ *		are who clears it, in __writeback_single_inode().
  * Layout	truncate or hole punch, the block is freed (with TRUNCATE);
  *		invalidate_inode_pages2_range(), which takes no lock against
  *		faults and does not look at pins (with INVALIDATE);
@@ -19,8 +21,9 @@
  *
  * One statement, atomic or d_step is what others cannot see a part of: an i_pages
  * critical section, a page table lock, an instruction.  Waiting is a condition;
- * lost wakeups are not modelled.  Nor are: the inode's dirty state, PMD entries,
- * several VMAs, eviction, pages of different files that share a block.
+ * lost wakeups are not modelled.  Nor are: PMD entries, several VMAs, eviction,
+ * pages of different files that share a block.  What dax_writeback_mapping_range()
+ * starts before it tags the rest is the case that nothing happens in between.
  *
  * A page table entry that is not writable is 0, be it read-only or none: nothing
  * here tells them apart.  The versions of a page in the cache and in memory are
@@ -60,6 +63,9 @@
  * - A copy on write need not wait for WRITEBACK of the block it replaces
  *   (MUT_COW_NO_WAIT): the copy is flushed, and the old block has no stores.
  *
+ * - Who clears I_DIRTY_PAGES has to look for WRITEBACK as well as for DIRTY
+ *   (MUT_SYNC_DIRTY_ONLY): an fsync() that has cleared DIRTY may not have flushed.
+ *
  * Sizes: CPUS with STORES each, FSYNCS threads with CALLS each, BATCH pages,
  * GUPS writes by Gup, LAYOUTS operations by Layout, ERRORS flushes that fail.
  */
@@ -73,6 +79,9 @@
 #endif
 #ifndef FSYNCS
 #define FSYNCS 2
+#endif
+#ifndef SYNCS
+#define SYNCS 0
 #endif
 #ifndef CALLS
 #define CALLS 1
@@ -105,6 +114,13 @@ byte need[FSYNCS * PAGES];	/* 0, IN_CACHE or IN_FLIGHT */
 bool err[FSYNCS];		/* mapping->wb_err is newer than file->f_wb_err */
 byte errors;
 bool cleaning[PAGES];		/* from WRITEBACK is set to the TLBs are flushed */
+#if SYNCS
+bool inode_dirty;		/* I_DIRTY_PAGES */
+bool inode_sync;		/* I_SYNC */
+#define mark_inode_dirty()	inode_dirty = 1
+#else
+#define mark_inode_dirty()	skip
+#endif
 
 #define FRESH		1
 #define STALE		2	/* the page table does not have it any more */
@@ -201,6 +217,7 @@ inline write_fault(p)
 		d_step { shared[p] = 0; block[p]++; forget(p); dirty[p] = 1 }
 	:: else -> dirty[p] = present[p]	/* no tag without an entry */
 	fi;
+	mark_inode_dirty();
 	pte[p] = 1;
 	atomic { locked[p] = 0; readers-- }
 }
@@ -278,6 +295,7 @@ again:		atomic {
 			:: else
 			fi
 		};
+		mark_inode_dirty();
 #endif
 drop:		atomic {
 			pins[p]--;
@@ -488,6 +506,34 @@ inline finish_batch()
 	d_step { batch = 0; nr = 0; failed = 0; b[0] = 0; b[1] = 0; pinned = 0 }
 }
 
+#ifdef MUT_SYNC_DIRTY_ONLY
+#define I_PAGES	(dirty[0] || dirty[1])
+#else
+#define I_PAGES	(dirty[0] || dirty[1] || wb[0] || wb[1])
+#endif
+
+/* An inode that is not dirty is left alone, and nothing was tagged */
+inline start_sync()
+{
+	atomic { !inode_sync -> inode_sync = 1 };
+	atomic {
+		if
+		:: !inode_dirty -> inode_sync = 0; goto done
+		:: else
+		fi
+	}
+}
+
+inline end_sync()
+{
+	inode_dirty = 0;
+	/* smp_mb() */
+	atomic {
+		inode_dirty = inode_dirty | I_PAGES;
+		inode_sync = 0
+	}
+}
+
 proctype Fsync(byte me)
 {
 	byte calls, p, q, nr, b[PAGES];
@@ -507,6 +553,12 @@ proctype Fsync(byte me)
 			}
 			calls++
 		};
+#if SYNCS
+		if
+		:: me < SYNCS -> start_sync()
+		:: else
+		fi;
+#endif
 		/* If neither of these can run it waits for the entry at p */
 		do
 		:: atomic { p < PAGES && !towrite[p] -> p++ }
@@ -535,6 +587,13 @@ proctype Fsync(byte me)
 		:: p == PAGES -> p = 0; break
 		:: atomic { p < PAGES && !wb[p] -> p++ }
 		od;
+#endif
+#if SYNCS
+		if
+		:: me < SYNCS -> end_sync()
+		:: else
+		fi;
+done:
 #endif
 		atomic {
 			if
