@@ -419,6 +419,29 @@ static void freeze_blocks_stores(void)
 	wait_for(child);
 }
 
+/* A store after a sync call is a modification of its own */
+static void mmap_mtime(void)
+{
+	char *p;
+	struct file f = dirty_file("f", 8, &p);
+	struct stat before, after;
+
+	for (int i = 0; i < 2; i++) {
+		check(i ? msync(p, 8 * PAGE, MS_SYNC) : fsync(f.fd), "sync");
+		check(fstat(f.fd, &before), "fstat");
+		usleep(50000);
+		pattern(p, 0, PAGE, 3 + i);
+		sync_to_point(&f);
+		check(fstat(f.fd, &after), "fstat");
+		if (after.st_mtim.tv_sec == before.st_mtim.tv_sec &&
+		    after.st_mtim.tv_nsec == before.st_mtim.tv_nsec)
+			fail("a store after %s has not changed mtime",
+			     i ? "msync" : "fsync");
+	}
+	promise(&f, 0, PAGE, 4);
+	promise(&f, PAGE, 7 * PAGE, NEW);
+}
+
 /* ---- settings ---- */
 
 static bool write_setting(const char *path, const char *value)
@@ -434,9 +457,12 @@ static bool write_setting(const char *path, const char *value)
 /* 0 or 1: the pmem devices are said to have no cache, or to have one */
 static void set_write_cache(const char *value)
 {
+	if (strstr(config_name, "-nocache"))
+		skip("dax/write_cache is always 0");
 	if (!write_setting("/sys/block/pmem0/dax/write_cache", value))
 		skip("no dax/write_cache");
 	write_setting("/sys/block/pmem1/dax/write_cache", value);
+	write_setting("/sys/block/pmem2/dax/write_cache", value);
 }
 
 /* What was synced while there was no cache to speak of must be there when there is */
@@ -1796,7 +1822,7 @@ const struct test_case test_cases[] = {
 	CASE(cow_unshare_dirty), CASE(zero_partial), CASE(truncate_and_extend),
 	CASE(odirect_read_into), CASE(odirect_read_into_fsync_twice),
 	CASE(pin_far_away), CASE(pin_and_remap),
-	CASE(freeze_blocks_stores), CASE(write_cache_off_on), CASE(write_cache_on_off_on),
+	CASE(freeze_blocks_stores), CASE(mmap_mtime), CASE(write_cache_off_on), CASE(write_cache_on_off_on),
 	CASE(idle_flusher), CASE(alone_poison),
 	CASE(process_vm_write), CASE(read_into_mapping),
 	CASE(pmd_fsync), CASE(pmd_msync_part), CASE(pmd_and_pte),

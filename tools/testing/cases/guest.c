@@ -124,6 +124,14 @@ static bool ask(uint32_t op)
 	return request.status != MARK_NO_MODEL;
 }
 
+/* What an earlier case left volatile is its own matter */
+static void settle(void)
+{
+	request.len = !strstr(config_name, "-nocache");
+	ask(MARK_CACHE);
+	ask(MARK_SETTLE);
+}
+
 bool have_model(void)
 {
 	return ask(MARK_HELLO);
@@ -376,7 +384,7 @@ static void run_case(const struct test_case *c)
 
 	case_name = c->name;
 	remove_files(test_dir);
-	ask(MARK_SETTLE);	/* what an earlier case left volatile is its own matter */
+	settle();
 	pid = fork();
 	if (!pid) {
 		c->fn();
@@ -404,7 +412,7 @@ void new_case(bool verbose)
 {
 	quiet = !verbose;
 	remove_files(test_dir);
-	ask(MARK_SETTLE);
+	settle();
 }
 
 void fuzz_result(uint64_t seed, const char *ops)
