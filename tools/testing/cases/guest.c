@@ -301,6 +301,19 @@ static void check_lines(const uint8_t *p, off_t off, size_t len, bool zero)
 		     (long long)(off + request.first), request.text);
 }
 
+static void note_promise(const struct file *f, off_t off, size_t len, uint64_t seed,
+			 off_t base)
+{
+	if (have_model())
+		note("promise %" PRIu64 " %s %lld %zu %" PRIu64 " %lld", request.point,
+		     f->name, (long long)off, len, content_of(seed), (long long)base);
+}
+
+void promise_later(const struct file *f, off_t off, size_t len, uint64_t seed)
+{
+	note_promise(f, off, len, seed, 0);
+}
+
 void promise_moved(const struct file *f, off_t off, size_t len, uint64_t seed,
 		   off_t base)
 {
@@ -310,9 +323,8 @@ void promise_moved(const struct file *f, off_t off, size_t len, uint64_t seed,
 	bool lines_only = !f->name[0];
 	uint64_t content = content_of(seed);
 
-	if (!lines_only && have_model())
-		note("promise %" PRIu64 " %s %lld %zu %" PRIu64 " %lld", request.point,
-		       f->name, (long long)off, len, content, (long long)base);
+	if (!lines_only)
+		note_promise(f, off, len, seed, base);
 	for (size_t i = 0; i < len; i++) {
 		uint8_t byte = ((volatile const uint8_t *)data)[i];
 
