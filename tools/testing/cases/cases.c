@@ -1705,35 +1705,70 @@ static void alone_poison_unshare(void)
 	expect_unchanged(&f, &g);
 }
 
-/*
- * The device is unbound under the file system.  Each call says so that would have to use
- * it.  Nothing is mapped: v7.3 does not survive that, nor that the file is removed or
- * the file system unmounted.
- */
-static void alone_unbind(void)
+static void unbind_device(void)
 {
-	char *p, ns[128], buf[64] = "";
-	struct file f = dirty_file("f", 8, &p), g = f;
-	ssize_t n = readlink("/sys/block/pmem0/device", ns, sizeof(ns) - 1);
+	char path[128];
+	ssize_t n = readlink("/sys/block/pmem0/device", path, sizeof(path) - 1);
+
+	check(n, "readlink");
+	path[n] = 0;
+	if (!write_setting("/sys/bus/nd/drivers/nd_pmem/unbind", strrchr(path, '/') + 1))
+		fail("cannot unbind %s: %m", path);
+}
+
+/* The device of @f, which has dirty pages, is gone: @p is a mapping without pages */
+static void expect_no_device(const struct file *f, char *p)
+{
+	struct file g = *f;
+	char buf[64] = "";
 
 	reopen(&g);
-	check(munmap(p, 8 * PAGE), "munmap");
-	p = map_file(&f, 0, 8 * PAGE);
-	check(n, "readlink");
-	ns[n] = 0;
-	if (!write_setting("/sys/bus/nd/drivers/nd_pmem/unbind", strrchr(ns, '/') + 1))
-		fail("cannot unbind %s: %m", ns);
-
+	unbind_device();
 	for (int i = 0; i < 2; i++)
-		if (!fsync(f.fd) || !fsync(g.fd) || !fdatasync(f.fd) ||
-		    !msync(p, 8 * PAGE, MS_SYNC))
+		if (!fsync(f->fd) || !fdatasync(g.fd) || !msync(p, PAGE, MS_SYNC))
 			fail("a sync call succeeded");
 	if (!store_fails(p, 1))
 		fail("a store was possible");
-	if (pwrite(f.fd, buf, sizeof(buf), 0) >= 0 || pread(f.fd, buf, sizeof(buf), 0) >= 0)
+	if (pwrite(f->fd, buf, sizeof(buf), 0) >= 0 || pread(f->fd, buf, sizeof(buf), 0) >= 0)
 		fail("read or write was possible");
-	if (!fsync(f.fd))
+	if (!fsync(f->fd))
 		fail("fsync succeeded");
+}
+
+/*
+ * The device is unbound under the file system.  No page is mapped: to unmap one later
+ * crashes the kernel.
+ */
+static void alone_unbind(void)
+{
+	char *p;
+	struct file f = dirty_file("f", 8, &p);
+
+	check(munmap(p, 8 * PAGE), "munmap");
+	expect_no_device(&f, map_file(&f, 0, 8 * PAGE));
+}
+
+/* The same while a process stores, where the file system can find it by the device */
+static void alone_unbind_mapped(void)
+{
+	char *p;
+	struct file f = dirty_file("f", 8, &p);
+	pid_t child = fork();
+	int status;
+
+	if (!child)
+		for (;;) {
+			*(volatile char *)p += 1;
+			usleep(1000);
+		}
+	check(child, "fork");
+	check(munmap(p, 8 * PAGE), "munmap");
+	usleep(100000);
+	expect_no_device(&f, map_file(&f, 0, 8 * PAGE));
+	kill(child, SIGKILL);
+	waitpid(child, &status, 0);
+	if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGBUS)
+		fail("who stored has not got SIGBUS: status 0x%x", status);
 }
 
 /* ---- PMD entries ---- */
@@ -2045,7 +2080,7 @@ const struct test_case test_cases[] = {
 	CASE(odirect_read_into), CASE(odirect_read_into_fsync_twice),
 	CASE(pin_far_away), CASE(pin_and_remap),
 	CASE(freeze_blocks_stores), CASE(mmap_mtime), CASE(write_cache_off_on), CASE(write_cache_on_off_on),
-	CASE(idle_flusher), CASE(alone_poison), CASE(alone_unbind),
+	CASE(idle_flusher), CASE(alone_poison), CASE(alone_unbind), CASE(alone_unbind_mapped),
 	CASE(alone_poison_cow_write), CASE(alone_poison_cow_write_short),
 	CASE(alone_poison_cow_overwrite), CASE(alone_poison_cow_fault),
 	CASE(alone_poison_cow_pmd), CASE(alone_poison_cow_zero), CASE(alone_poison_unshare),
