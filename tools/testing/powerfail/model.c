@@ -295,13 +295,13 @@ static void make_durable(struct model *m, unsigned int cpu, const struct pending
 	uint8_t *durable = r->durable + (p->gpa - r->gpa);
 	uint64_t line = line_index(r, p->gpa);
 
-	if (p->bytes == ~0ull)
-		memcpy(durable, p->data, LINE_SIZE);
-	else
-		for (unsigned int i = 0; i < LINE_SIZE; i++)
-			if (p->bytes >> i & 1)
-				durable[i] = p->data[i];
-	set_bit(r->changed, line);
+	/* A flush of a clean line, perhaps of all of a device, need not be logged */
+	for (unsigned int i = 0; i < LINE_SIZE; i++) {
+		if (!(p->bytes >> i & 1) || durable[i] == p->data[i])
+			continue;
+		durable[i] = p->data[i];
+		set_bit(r->changed, line);
+	}
 	if (!memcmp(durable, r->live + (p->gpa - r->gpa), LINE_SIZE))
 		clear_bit(r->dirty, line);
 
