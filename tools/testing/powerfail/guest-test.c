@@ -5,9 +5,10 @@
  *   guest-test FILE CONFIG
  *   guest-test list		the names of the tests
  *
- * FILE is on a DAX file system of configuration CONFIG, see ../guest/init.  Each test stores to a line of it, does or leaves
- * out what would make it durable, marks a crash point and asks whether the line
- * was lost.  Lines "case model/NAME PASS|FAIL REASON" go to file descriptor 3.
+ * FILE is on a DAX file system of configuration CONFIG, see ../guest/init.  Each test
+ * stores to a line of it, does or leaves out what would make it durable, marks a crash
+ * point and asks whether the line was lost.  Lines "case model/NAME PASS|FAIL REASON" go to
+ * file descriptor 3.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
