@@ -30,7 +30,7 @@ PMEM_START=($((512 << 20)) $((640 << 20)))
 VIRTIO_START=$((4 << 30))
 QEMU_ARGS=()		# more arguments of QEMU; ci/bench sets this and the memory above
 BOOT_SECONDS=60		# limit of a guest that only runs a few tests
-RUN_SECONDS=1500	# limit of one that runs all cases, ten times what it takes
+RUN_SECONDS=2400	# limit of one that runs all cases, or mounts all their crash states
 
 CONFIGS=ext4-pmem,ext4-linear,ext4-stripe,xfs-pmem,xfs-linear,xfs-stripe,xfs-rt,ext4-nodax
 CONFIGS=$CONFIGS,ext4-nocache,xfs-nocache,ext4-virtio,xfs-virtio,mini-pmem,mini-linear,mini-stripe
