@@ -22,16 +22,18 @@ BASE_SUITE=trixie-backports
 RC_SUITE=experimental	# has an -rc of it, to check that the series applies there too
 QEMU_SUITE=bookworm-backports
 
-# The guest: 1 GiB, of which two pmem devices of PMEM_SIZE each, see guest/init
+# The guest: 1 GiB, of which two pmem devices of PMEM_SIZE each, and a virtio-pmem device
+# with memory of its own, see guest/init
 RAM_SIZE=$((1 << 30))
 PMEM_SIZE=$((128 << 20))
 PMEM_START=($((512 << 20)) $((640 << 20)))
+VIRTIO_START=$((4 << 30))
 QEMU_ARGS=()		# more arguments of QEMU; ci/bench sets this and the memory above
 BOOT_SECONDS=60		# limit of a guest that only runs a few tests
-RUN_SECONDS=1500	# limit of one that runs all cases, ten times what it takes
+RUN_SECONDS=2400	# limit of one that runs all cases, or mounts all their crash states
 
 CONFIGS=ext4-pmem,ext4-linear,ext4-stripe,xfs-pmem,xfs-linear,xfs-stripe,xfs-rt,ext4-nodax
-CONFIGS=$CONFIGS,mini-pmem,mini-linear,mini-stripe
+CONFIGS=$CONFIGS,ext4-nocache,xfs-nocache,ext4-virtio,xfs-virtio,mini-pmem,mini-linear,mini-stripe
 
 # Debian packages, each with the file that shows it is there
 PACKAGES='
@@ -510,11 +512,13 @@ table() {
 boot() {
 	local name=$1 kernel=$2 append=$3 model=${4:-} seconds=${5:-$RUN_SECONDS}
 	local ram=$WORK/ram.$name disk=$WORK/disk.$name initrd=$WORK/initrd.$name
+	local virtio=$WORK/virtio.$name
 	local console=$LOGS/$name.console results=$LOGS/$name.results
 	local start memmap='' args=() status=0
 	mkdir -p "$LOGS"
-	rm -f "$results" "$console" "$ram" "$disk"
+	rm -f "$results" "$console" "$ram" "$disk" "$virtio"
 	truncate -s $RAM_SIZE "$ram"
+	truncate -s $PMEM_SIZE "$virtio"
 	# What an O_DIRECT read gets, slowly: see odirect_read_into_fsync_twice
 	head -c 1M /dev/zero | tr '\0' '\325' >"$disk"
 	cat "$WORK/$kernel/initramfs" >"$initrd"
@@ -527,11 +531,13 @@ boot() {
 		for start in "${PMEM_START[@]}"; do
 			model="$model,pmem=$start:$PMEM_SIZE"
 		done
-		args=(-plugin "$model")
+		args=(-plugin "$model,virtio-pmem=$VIRTIO_START:$PMEM_SIZE:$virtio")
 	fi
 	timeout -k 5 "$seconds" qemu-system-x86_64 -accel "$ACCEL" -cpu max -smp 2 \
 		-object "memory-backend-file,id=ram,size=$RAM_SIZE,share=on,mem-path=$ram" \
-		-machine pc,memory-backend=ram -m $((RAM_SIZE >> 20)) \
+		-machine pc,memory-backend=ram -m "$((RAM_SIZE >> 20)),slots=1,maxmem=8G" \
+		-object "memory-backend-file,id=virtio,size=$PMEM_SIZE,share=on,mem-path=$virtio" \
+		-device "virtio-pmem-pci,memdev=virtio,memaddr=$VIRTIO_START" \
 		-nodefaults -no-reboot -display none -serial "file:$console" \
 		-kernel "$WORK/$kernel/bzImage" -initrd "$initrd" \
 		-append "console=ttyS0 nokaslr panic=-1 $memmap $append" \
@@ -540,7 +546,7 @@ boot() {
 		-drive "file=$disk,if=none,id=disk,format=raw,throttling.bps-total=65536" \
 		-device virtio-blk-pci,drive=disk \
 		"${args[@]}" "${QEMU_ARGS[@]}" </dev/null >"$LOGS/$name.qemu" 2>&1 || status=$?
-	rm -f "$ram" "$disk" "$initrd"
+	rm -f "$ram" "$disk" "$initrd" "$virtio"
 	check_boot "$name" "$kernel" $status "$seconds"
 }
 

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <linux/aio_abi.h>
 #include <linux/falloc.h>
+#include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <signal.h>
 #include <stdio.h>
@@ -419,6 +420,29 @@ static void freeze_blocks_stores(void)
 	wait_for(child);
 }
 
+/* A store after a sync call is a modification of its own */
+static void mmap_mtime(void)
+{
+	char *p;
+	struct file f = dirty_file("f", 8, &p);
+	struct stat before, after;
+
+	for (int i = 0; i < 2; i++) {
+		check(i ? msync(p, 8 * PAGE, MS_SYNC) : fsync(f.fd), "sync");
+		check(fstat(f.fd, &before), "fstat");
+		usleep(50000);
+		pattern(p, 0, PAGE, 3 + i);
+		sync_to_point(&f);
+		check(fstat(f.fd, &after), "fstat");
+		if (after.st_mtim.tv_sec == before.st_mtim.tv_sec &&
+		    after.st_mtim.tv_nsec == before.st_mtim.tv_nsec)
+			fail("a store after %s has not changed mtime",
+			     i ? "msync" : "fsync");
+	}
+	promise(&f, 0, PAGE, 4);
+	promise(&f, PAGE, 7 * PAGE, NEW);
+}
+
 /* ---- settings ---- */
 
 static bool write_setting(const char *path, const char *value)
@@ -434,9 +458,12 @@ static bool write_setting(const char *path, const char *value)
 /* 0 or 1: the pmem devices are said to have no cache, or to have one */
 static void set_write_cache(const char *value)
 {
+	if (strstr(config_name, "-nocache"))
+		skip("dax/write_cache is always 0");
 	if (!write_setting("/sys/block/pmem0/dax/write_cache", value))
 		skip("no dax/write_cache");
 	write_setting("/sys/block/pmem1/dax/write_cache", value);
+	write_setting("/sys/block/pmem2/dax/write_cache", value);
 }
 
 /* What was synced while there was no cache to speak of must be there when there is */
@@ -1511,6 +1538,239 @@ static void alone_poison(void)
 	promise(&f, 0, 2 * PAGE, NEW);
 }
 
+/* Does a store of @byte end in SIGBUS? */
+static bool store_fails(char *p, char byte)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (!pid) {
+		*(volatile char *)p = byte;
+		_exit(0);
+	}
+	check(pid, "fork");
+	waitpid(pid, &status, 0);
+	if (status && !(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS))
+		fail("a store ended with status 0x%x", status);
+	return status;
+}
+
+static void expect_error(ssize_t ret, int error, const char *what)
+{
+	if (ret != -1 || errno != error)
+		fail("%s: returns %zd, %m, instead of %s", what, ret, strerror(error));
+}
+
+/* The place on the device of the block at @off */
+static uint64_t block_at(const struct file *f, off_t off)
+{
+	struct {
+		struct fiemap map;
+		struct fiemap_extent extent;
+	} arg = { .map = { .fm_start = off, .fm_length = PAGE, .fm_extent_count = 1 } };
+
+	check(ioctl(f->fd, FS_IOC_FIEMAP, &arg), "FIEMAP");
+	if (arg.map.fm_mapped_extents != 1)
+		fail("no block at %lld", (long long)off);
+	return arg.extent.fe_physical + off - arg.extent.fe_logical;
+}
+
+/*
+ * From now on the device says that the block at @off is bad.  It cannot be mended, so
+ * nobody else must get it: @f has a link that is not removed.
+ */
+static void block_goes_bad(const struct file *f, off_t off)
+{
+	char line[64], path[128], kept[128];
+
+	snprintf(path, sizeof(path), "%s/%s", test_dir, f->name);
+	snprintf(kept, sizeof(kept), "%s/kept", test_dir);
+	if (mkdir(kept, 0700) && errno != EEXIST)
+		fail("mkdir: %m");
+	snprintf(kept, sizeof(kept), "%s/kept/%s", test_dir, f->name);
+	check(link(path, kept), "link");
+	snprintf(line, sizeof(line), "%llu %llu", (unsigned long long)block_at(f, off) / 512,
+		 (unsigned long long)PAGE / 512);
+	if (!write_setting("/sys/block/pmem0/badblocks", line))
+		skip("no badblocks");
+}
+
+/* A file of 8 pages that shares them with @clone, and the third is bad */
+static struct file bad_file(struct file *clone)
+{
+	struct file f = create_file("f", 8 * PAGE, OLD);
+
+	*clone = clone_of(&f, "g");
+	sync_file(clone);
+	sync_file(&f);
+	block_goes_bad(clone, 2 * PAGE);
+	return f;
+}
+
+/* @f still has the bad block, not a new one, and all its content.  So has @clone. */
+static void expect_unchanged(const struct file *f, const struct file *clone)
+{
+	if (block_at(f, 2 * PAGE) != block_at(clone, 2 * PAGE))
+		fail("the bad block has been replaced");
+	sync_to_point(f);
+	promise(f, 0, 2 * PAGE, OLD);
+	promise_later(f, 2 * PAGE, PAGE, OLD);
+	promise(f, 3 * PAGE, 5 * PAGE, OLD);
+	promise_later(clone, 0, 8 * PAGE, OLD);
+}
+
+/* The rest of the block cannot be copied */
+static void alone_poison_cow_write(void)
+{
+	static char buf[PAGE];
+	struct file g, f = bad_file(&g);
+
+	expect_error(pwrite(f.fd, buf, 50, 2 * PAGE + 100), EIO, "pwrite inside");
+	expect_error(pwrite(f.fd, buf, PAGE, 2 * PAGE + 100), EIO, "pwrite from inside");
+	expect_unchanged(&f, &g);
+}
+
+/* That turns out when a part has been written */
+static void alone_poison_cow_write_short(void)
+{
+	struct file g, f = bad_file(&g);
+	ssize_t n = pwrite(f.fd, short_buffer(PAGE, PAGE + 1003, NEW), 2 * PAGE, PAGE);
+
+	if (n != PAGE)
+		expect_error(n, EIO, "pwrite of a short buffer");
+	else
+		write_at(&f, PAGE, PAGE, OLD);
+	expect_unchanged(&f, &g);
+}
+
+/* All of the block is written, so nothing has to be copied */
+static void alone_poison_cow_overwrite(void)
+{
+	struct file g, f = bad_file(&g);
+
+	write_at(&f, 2 * PAGE, PAGE, NEW);
+	sync_to_point(&f);
+	promise(&f, 0, 2 * PAGE, OLD);
+	promise(&f, 2 * PAGE, PAGE, NEW);
+	promise(&f, 3 * PAGE, 5 * PAGE, OLD);
+	promise_later(&g, 0, 8 * PAGE, OLD);
+}
+
+static bool kernel_warned(void)
+{
+	FILE *f = fopen("/proc/sys/kernel/tainted", "r");
+	int taint;
+
+	if (!f || fscanf(f, "%d", &taint) != 1)
+		fail("cannot read tainted");
+	fclose(f);
+	return taint & 1 << 9;
+}
+
+static void alone_poison_cow_fault(void)
+{
+	struct file g, f = bad_file(&g), h;
+	char *p = map_file(&f, 0, 8 * PAGE);
+
+	if (!store_fails(p + 2 * PAGE + 100, 1))
+		fail("a store to a copy of the bad block was possible");
+	expect_unchanged(&f, &g);
+	/* The block that was to be the copy is free, and nobody refers to it */
+	h = create_file("h", 0, 0);
+	for (int i = 0; i < 64; i++)
+		check(fallocate(h.fd, 0, i * PAGE, PAGE), "fallocate");
+	pattern(map_file(&h, 0, 64 * PAGE), 0, 64 * PAGE, NEW);
+	sync_to_point(&h);
+	promise(&h, 0, 64 * PAGE, NEW);
+	if (kernel_warned())
+		fail("the kernel warned");
+}
+
+static void alone_poison_cow_zero(void)
+{
+	struct file g, f = bad_file(&g);
+
+	expect_error(fallocate(f.fd, FALLOC_FL_ZERO_RANGE, 2 * PAGE + 100, 50), EIO, "zero");
+	expect_error(fallocate(f.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			       2 * PAGE + 100, 50), EIO, "punch");
+	expect_error(ftruncate(f.fd, 2 * PAGE + 100), EIO, "truncate");
+	expect_unchanged(&f, &g);
+}
+
+static void alone_poison_unshare(void)
+{
+	struct file g, f = bad_file(&g);
+
+	expect_error(fallocate(f.fd, FALLOC_FL_UNSHARE_RANGE, 0, 8 * PAGE), EIO, "unshare");
+	expect_unchanged(&f, &g);
+}
+
+static void unbind_device(void)
+{
+	char path[128];
+	ssize_t n = readlink("/sys/block/pmem0/device", path, sizeof(path) - 1);
+
+	check(n, "readlink");
+	path[n] = 0;
+	if (!write_setting("/sys/bus/nd/drivers/nd_pmem/unbind", strrchr(path, '/') + 1))
+		fail("cannot unbind %s: %m", path);
+}
+
+/* The device of @f, which has dirty pages, is gone: @p is a mapping without pages */
+static void expect_no_device(const struct file *f, char *p)
+{
+	struct file g = *f;
+	char buf[64] = "";
+
+	reopen(&g);
+	unbind_device();
+	for (int i = 0; i < 2; i++)
+		if (!fsync(f->fd) || !fdatasync(g.fd) || !msync(p, PAGE, MS_SYNC))
+			fail("a sync call succeeded");
+	if (!store_fails(p, 1))
+		fail("a store was possible");
+	if (pwrite(f->fd, buf, sizeof(buf), 0) >= 0 || pread(f->fd, buf, sizeof(buf), 0) >= 0)
+		fail("read or write was possible");
+	if (!fsync(f->fd))
+		fail("fsync succeeded");
+}
+
+/*
+ * The device is unbound under the file system.  No page is mapped: to unmap one later
+ * crashes the kernel.
+ */
+static void alone_unbind(void)
+{
+	char *p;
+	struct file f = dirty_file("f", 8, &p);
+
+	check(munmap(p, 8 * PAGE), "munmap");
+	expect_no_device(&f, map_file(&f, 0, 8 * PAGE));
+}
+
+/* The same while a process stores, where the file system can find it by the device */
+static void alone_unbind_mapped(void)
+{
+	char *p;
+	struct file f = dirty_file("f", 8, &p);
+	pid_t child = fork();
+	int status;
+
+	if (!child)
+		for (;;) {
+			*(volatile char *)p += 1;
+			usleep(1000);
+		}
+	check(child, "fork");
+	check(munmap(p, 8 * PAGE), "munmap");
+	usleep(100000);
+	expect_no_device(&f, map_file(&f, 0, 8 * PAGE));
+	kill(child, SIGKILL);
+	waitpid(child, &status, 0);
+	if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGBUS)
+		fail("who stored has not got SIGBUS: status 0x%x", status);
+}
+
 /* ---- PMD entries ---- */
 
 /*
@@ -1644,6 +1904,29 @@ static void pmd_cow(void)
 	promise(&f, 64, PMD, OLD);
 	promise(&f, PMD + 64, 64, NEW);
 	promise(&f, PMD + 128, PMD - 128, OLD);
+}
+
+/* A PMD cannot be copied because of one page, all others can */
+static void alone_poison_cow_pmd(void)
+{
+	char *p;
+	struct file f = pmd_file(&p), g;
+
+	pattern(p, 0, 2 * PMD, OLD);
+	g = clone_of(&f, "g");
+	sync_file(&g);
+	sync_file(&f);
+	block_goes_bad(&g, 100 * PAGE);
+	if (store_fails(p, pattern_byte(NEW, 0)))
+		fail("a store to a page that is not bad failed");
+	if (!store_fails(p + 100 * PAGE, 1))
+		fail("a store to a copy of the bad block was possible");
+	sync_to_point(&f);
+	promise(&f, 0, 1, NEW);
+	promise(&f, 1, 100 * PAGE - 1, OLD);
+	promise_later(&f, 100 * PAGE, PAGE, OLD);
+	promise(&f, 101 * PAGE, 2 * PMD - 101 * PAGE, OLD);
+	promise_later(&g, 0, 2 * PMD, OLD);
 }
 
 /* ---- content that is wrong without any power failure; last, since it may be
@@ -1796,8 +2079,12 @@ const struct test_case test_cases[] = {
 	CASE(cow_unshare_dirty), CASE(zero_partial), CASE(truncate_and_extend),
 	CASE(odirect_read_into), CASE(odirect_read_into_fsync_twice),
 	CASE(pin_far_away), CASE(pin_and_remap),
-	CASE(freeze_blocks_stores), CASE(write_cache_off_on), CASE(write_cache_on_off_on),
-	CASE(idle_flusher), CASE(alone_poison),
+	CASE(freeze_blocks_stores), CASE(mmap_mtime),
+	CASE(write_cache_off_on), CASE(write_cache_on_off_on),
+	CASE(idle_flusher), CASE(alone_poison), CASE(alone_unbind), CASE(alone_unbind_mapped),
+	CASE(alone_poison_cow_write), CASE(alone_poison_cow_write_short),
+	CASE(alone_poison_cow_overwrite), CASE(alone_poison_cow_fault),
+	CASE(alone_poison_cow_pmd), CASE(alone_poison_cow_zero), CASE(alone_poison_unshare),
 	CASE(process_vm_write), CASE(read_into_mapping),
 	CASE(pmd_fsync), CASE(pmd_msync_part), CASE(pmd_and_pte),
 	CASE(pmd_truncate_elsewhere), CASE(pmd_punch_inside),

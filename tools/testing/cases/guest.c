@@ -124,6 +124,14 @@ static bool ask(uint32_t op)
 	return request.status != MARK_NO_MODEL;
 }
 
+/* What an earlier case left volatile is its own matter */
+static void settle(void)
+{
+	request.len = !strstr(config_name, "-nocache");
+	ask(MARK_CACHE);
+	ask(MARK_SETTLE);
+}
+
 bool have_model(void)
 {
 	return ask(MARK_HELLO);
@@ -293,6 +301,19 @@ static void check_lines(const uint8_t *p, off_t off, size_t len, bool zero)
 		     (long long)(off + request.first), request.text);
 }
 
+static void note_promise(const struct file *f, off_t off, size_t len, uint64_t seed,
+			 off_t base)
+{
+	if (have_model())
+		note("promise %" PRIu64 " %s %lld %zu %" PRIu64 " %lld", request.point,
+		     f->name, (long long)off, len, content_of(seed), (long long)base);
+}
+
+void promise_later(const struct file *f, off_t off, size_t len, uint64_t seed)
+{
+	note_promise(f, off, len, seed, 0);
+}
+
 void promise_moved(const struct file *f, off_t off, size_t len, uint64_t seed,
 		   off_t base)
 {
@@ -302,9 +323,8 @@ void promise_moved(const struct file *f, off_t off, size_t len, uint64_t seed,
 	bool lines_only = !f->name[0];
 	uint64_t content = content_of(seed);
 
-	if (!lines_only && have_model())
-		note("promise %" PRIu64 " %s %lld %zu %" PRIu64 " %lld", request.point,
-		       f->name, (long long)off, len, content, (long long)base);
+	if (!lines_only)
+		note_promise(f, off, len, seed, base);
 	for (size_t i = 0; i < len; i++) {
 		uint8_t byte = ((volatile const uint8_t *)data)[i];
 
@@ -376,7 +396,7 @@ static void run_case(const struct test_case *c)
 
 	case_name = c->name;
 	remove_files(test_dir);
-	ask(MARK_SETTLE);	/* what an earlier case left volatile is its own matter */
+	settle();
 	pid = fork();
 	if (!pid) {
 		c->fn();
@@ -404,7 +424,7 @@ void new_case(bool verbose)
 {
 	quiet = !verbose;
 	remove_files(test_dir);
-	ask(MARK_SETTLE);
+	settle();
 }
 
 void fuzz_result(uint64_t seed, const char *ops)

@@ -70,6 +70,9 @@ void promise(const struct file *f, off_t off, size_t len, uint64_t seed);
 /* The same for content that is no pattern */
 void promise_data(const struct file *f, off_t off, size_t len, const uint8_t *data);
 
+/* What only the second boot can check */
+void promise_later(const struct file *f, off_t off, size_t len, uint64_t seed);
+
 /* For fuzz.c: begin a sequence, whose failure is reported if @verbose; report one */
 void new_case(bool verbose);
 void fuzz_result(uint64_t seed, const char *ops);

@@ -86,8 +86,8 @@ $1 == "replay" && $3 == "FAIL" && v[k, $2] != "FAIL" {
 }
 
 # "replay ID VERDICT point N seed S: ...", perhaps more than one of a state
-$1 == "replay" && !((k, $5, $7) in seen) {
-	seen[k, $5, $7] = 1
+$1 == "replay" && !((k, $2, $5, $7) in seen) {
+	seen[k, $2, $5, $7] = 1
 	replays[k]++
 }
 

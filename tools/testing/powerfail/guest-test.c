@@ -2,12 +2,13 @@
 /*
  * Self-tests of the power-fail model that need a guest: each rule, executed.
  *
- *   guest-test FILE
+ *   guest-test FILE CONFIG
  *   guest-test list		the names of the tests
  *
- * FILE is on a DAX file system.  Each test stores to a line of it, does or leaves
- * out what would make it durable, marks a crash point and asks whether the line
- * was lost.  Lines "case model/NAME PASS|FAIL REASON" go to file descriptor 3.
+ * FILE is on a DAX file system of configuration CONFIG, see ../guest/init.  Each test
+ * stores to a line of it, does or leaves out what would make it durable, marks a crash
+ * point and asks whether the line was lost.  Lines "case model/NAME PASS|FAIL REASON" go to
+ * file descriptor 3.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -25,9 +26,9 @@
 #include "mark.h"
 
 #define LINE 64
-#define NR_LINES 64
 
 static char *pmem;
+static int fd;
 static struct mark request;
 static uint64_t value;	/* what is stored: new for every try */
 
@@ -45,13 +46,6 @@ static void clwb(char *p)
 static void sfence(void)
 {
 	__asm__ volatile("sfence" ::: "memory");
-}
-
-static void settle(void)
-{
-	for (int i = 0; i < NR_LINES; i++)
-		clwb(pmem + i * LINE);
-	sfence();
 }
 
 /* Each action prepares *@p; the comment by its table entry says what must follow */
@@ -281,7 +275,21 @@ static void act_fenced_by_other_cpu(char *p)
 		;
 }
 
-enum { LOST, DURABLE };
+static void act_fsync(char *p)
+{
+	store(p);
+	if (fsync(fd))
+		exit(1);
+}
+
+static void act_fsync_store(char *p)
+{
+	act_fsync(p);
+	store(p);
+}
+
+/* What must follow, and in which configuration if it is not *-pmem */
+enum { LOST, DURABLE, NOCACHE, VIRTIO = 2 * NOCACHE };
 
 static const struct test {
 	const char *name;
@@ -313,6 +321,14 @@ static const struct test {
 	{ "vmovntdq_sfence", act_vmovntdq_sfence, DURABLE },
 	{ "flush_and_fence_on_other_cpu", act_flushed_by_other_cpu, DURABLE },
 	{ "fence_on_other_cpu", act_fenced_by_other_cpu, LOST },
+	/* CPU caches survive */
+	{ "nocache_store", act_store, NOCACHE | DURABLE },
+	/* The host has to be asked, and nothing else helps */
+	{ "virtio_store", act_store, VIRTIO | LOST },
+	{ "virtio_store_clwb_sfence", act_clwb_sfence, VIRTIO | LOST },
+	{ "virtio_movnti_sfence", act_movnti_sfence, VIRTIO | LOST },
+	{ "virtio_store_fsync", act_fsync, VIRTIO | DURABLE },
+	{ "virtio_store_fsync_store", act_fsync_store, VIRTIO | LOST },
 };
 
 static bool ask(uint32_t op)
@@ -329,12 +345,13 @@ static bool ask(uint32_t op)
  */
 static void run(const struct test *t)
 {
-	int tries = t->expect == LOST ? 50 : 1;
+	uint64_t lost = !(t->expect & DURABLE);
+	int tries = lost ? 50 : 1;
 	char *line = pmem + 8 * LINE, msg[600];
 	int n;
 
 	while (tries--) {
-		settle();
+		ask(MARK_SETTLE);
 		strcpy(request.text, t->name);
 		request.addr = (uintptr_t)line;
 		request.len = LINE;
@@ -343,10 +360,10 @@ static void run(const struct test *t)
 			request.lines = 999;
 			break;
 		}
-		if (request.lines == (t->expect == LOST))
+		if (request.lines == lost)
 			break;
 	}
-	if (request.lines == (t->expect == LOST))
+	if (request.lines == lost)
 		n = snprintf(msg, sizeof(msg), "case model/%s PASS\n", t->name);
 	else
 		n = snprintf(msg, sizeof(msg),
@@ -359,15 +376,15 @@ static void run(const struct test *t)
 int main(int argc, char **argv)
 {
 	cpu_set_t set;
-	int fd;
+	int config;
 
 	if (argc == 2 && !strcmp(argv[1], "list")) {
 		for (unsigned int i = 0; i < sizeof(tests) / sizeof(tests[0]); i++)
 			puts(tests[i].name);
 		return 0;
 	}
-	if (argc != 2 || !ask(MARK_HELLO)) {
-		fputs("usage: guest-test FILE, under the model\n", stderr);
+	if (argc != 3 || !ask(MARK_HELLO)) {
+		fputs("usage: guest-test FILE CONFIG, under the model\n", stderr);
 		return 2;
 	}
 	CPU_ZERO(&set);
@@ -378,13 +395,17 @@ int main(int argc, char **argv)
 		perror(argv[1]);
 		return 1;
 	}
+	config = strstr(argv[2], "-nocache") ? NOCACHE : strstr(argv[2], "-virtio") ? VIRTIO : 0;
 	pmem = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
-		    MAP_SHARED_VALIDATE | MAP_SYNC, fd, 0);
+		    MAP_SHARED_VALIDATE | (config == VIRTIO ? 0 : MAP_SYNC), fd, 0);
 	if (pmem == MAP_FAILED) {
 		perror("mmap");
 		return 1;
 	}
+	request.len = config != NOCACHE;
+	ask(MARK_CACHE);
 	for (unsigned int i = 0; i < sizeof(tests) / sizeof(tests[0]); i++)
-		run(&tests[i]);
+		if ((tests[i].expect & ~DURABLE) == config)
+			run(&tests[i]);
 	_exit(0);
 }

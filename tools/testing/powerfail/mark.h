@@ -18,6 +18,7 @@
 enum mark_op {
 	MARK_HELLO = 1,	/* is the model there?  status says */
 	MARK_SETTLE,	/* let the caches write everything back, as they may any time */
+	MARK_CACHE,	/* are CPU caches lost with the power?  len: 1 yes, 0 no (eADR) */
 	MARK_POINT,	/* crash point: keep the durable state as of now */
 	MARK_CHECK,	/* which of [addr, addr + len) was lost at the last point? */
 	MARK_RESTORE,	/* replay: make memory what point `point` left, by `seed` */
@@ -37,7 +38,7 @@ enum mark_status {
  * @op: enum mark_op
  * @status: enum mark_status
  * @addr: CHECK: user virtual address; the pages must be mapped
- * @len: CHECK: bytes
+ * @len: CHECK: bytes; CACHE: 0 or 1
  * @point: POINT and CHECK return the number of the last point; RESTORE takes one
  * @seed: RESTORE: 0 loses every volatile line, else a random half of them by seed
  * @lines: POINT, CHECK, RESTORE: number of volatile lines (of 64 bytes)

@@ -180,6 +180,38 @@ static void test_rules(void)
 	ok(lost(m) == 0, "wbinvd");
 
 	m = fresh();
+	r = model_range(m, GPA);
+	model_cache_is_lost(m, false);
+	live[0] = 1;
+	ok(lost(m) == 0, "cache_survives");
+	live[0] = 2;
+	model_cache_is_lost(m, true);
+	live[64] = 3;
+	ok(lost(m) == 1 && r->durable[0] == 2 && r->durable[64] == 0, "cache_is_lost_again");
+
+	m = fresh();
+	r = model_range(m, GPA);
+	r->by_request = true;
+	live[0] = 1;
+	ok(!model_flush(m, 0, GPA) && !model_nt_store(m, 0, GPA, 8), "host_cache_no_flush");
+	model_fence(m, 0);
+	model_wbinvd(m);
+	ok(lost(m) == 1, "host_cache_is_lost");
+	model_cache_is_lost(m, false);
+	ok(lost(m) == 1, "host_cache_is_lost_if_that_of_cpus_survives");
+	model_request(m);
+	ok(lost(m) == 0, "request");
+	live[0] = 2;
+	ok(lost(m) == 1 && r->durable[0] == 1, "store_after_request_is_lost");
+	model_settle(m);
+	ok(lost(m) == 0, "settle");
+
+	m = fresh();
+	live[0] = 1;
+	model_request(m);
+	ok(lost(m) == 1, "request_to_other_device_does_not_help");
+
+	m = fresh();
 	ok(model_add_range(m, GPA + SIZE - 4096, 8192, live) &&
 	   model_add_range(m, GPA + 4 * SIZE, 100, live) &&
 	   model_add_range(m, GPA + 4 * SIZE, 0, live) &&

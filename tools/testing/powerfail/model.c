@@ -12,6 +12,11 @@
  * Stores therefore need not be seen at all, which also covers what no plugin
  * callback shows: device DMA.  They are watched only to say who did them.
  *
+ * Behind a device that is flushed by request it is the host that has a cache, and what
+ * CPUs flush only gets that far.
+ *
+ * Where CPU caches are not lost with the power a store is durable when it is done.
+ *
  * Caches also write back by themselves, at any time.  That is modelled when a
  * crash state is made: any subset of the volatile lines may have survived.
  *
@@ -63,6 +68,7 @@ struct log_line {
 struct model {
 	struct range range[MAX_RANGES];
 	unsigned int nr_ranges;
+	bool cache_survives;
 	struct cpu cpu[MAX_CPUS];
 	uint64_t seq;
 	FILE *log;
@@ -253,7 +259,7 @@ size_t model_nt_store(struct model *m, unsigned int cpu, uint64_t gpa, size_t le
 		uint64_t bytes = n == LINE_SIZE ? ~0ull : ((1ull << n) - 1) << off;
 		struct range *r = model_range(m, gpa);
 
-		if (r)
+		if (r && !r->by_request)
 			take_line(m, cpu, r, line, bytes);
 		gpa += n;
 		len -= n;
@@ -273,7 +279,7 @@ size_t model_flush(struct model *m, unsigned int cpu, uint64_t gpa)
 {
 	struct range *r = model_range(m, gpa);
 
-	if (r)
+	if (r && !r->by_request)
 		take_line(m, cpu, r, gpa & ~(uint64_t)(LINE_SIZE - 1), ~0ull);
 	return m->cpu[cpu].nr;
 }
@@ -289,13 +295,13 @@ static void make_durable(struct model *m, unsigned int cpu, const struct pending
 	uint8_t *durable = r->durable + (p->gpa - r->gpa);
 	uint64_t line = line_index(r, p->gpa);
 
-	if (p->bytes == ~0ull)
-		memcpy(durable, p->data, LINE_SIZE);
-	else
-		for (unsigned int i = 0; i < LINE_SIZE; i++)
-			if (p->bytes >> i & 1)
-				durable[i] = p->data[i];
-	set_bit(r->changed, line);
+	/* A flush of a clean line, perhaps of all of a device, need not be logged */
+	for (unsigned int i = 0; i < LINE_SIZE; i++) {
+		if (!(p->bytes >> i & 1) || durable[i] == p->data[i])
+			continue;
+		durable[i] = p->data[i];
+		set_bit(r->changed, line);
+	}
 	if (!memcmp(durable, r->live + (p->gpa - r->gpa), LINE_SIZE))
 		clear_bit(r->dirty, line);
 
@@ -321,22 +327,53 @@ void model_fence(struct model *m, unsigned int cpu)
 	c->nr = 0;
 }
 
-/* WBINVD, WBNOINVD: all that is in any cache, and all that is on its way */
+/* What is in @r is durable now */
+static void settle_range(struct range *r)
+{
+	for (uint64_t page = 0; page < r->size; page += PAGE_BYTES) {
+		if (!memcmp(r->durable + page, r->live + page, PAGE_BYTES))
+			continue;
+		for (uint64_t o = page; o < page + PAGE_BYTES; o += LINE_SIZE) {
+			if (!memcmp(r->durable + o, r->live + o, LINE_SIZE))
+				continue;
+			memcpy(r->durable + o, r->live + o, LINE_SIZE);
+			set_bit(r->changed, o >> LINE_SHIFT);
+		}
+	}
+	memset(r->dirty, 0, nr_lines(r) / 8);
+}
+
+/* WBINVD, WBNOINVD: all that is in any CPU cache, and all that is on its way */
 void model_wbinvd(struct model *m)
 {
 	for (unsigned int i = 0; i < MAX_CPUS; i++)
 		m->cpu[i].nr = 0;
-	for (unsigned int i = 0; i < m->nr_ranges; i++) {
-		struct range *r = &m->range[i];
+	for (unsigned int i = 0; i < m->nr_ranges; i++)
+		if (!m->range[i].by_request)
+			settle_range(&m->range[i]);
+}
 
-		for (uint64_t off = 0; off < r->size; off += LINE_SIZE) {
-			if (!memcmp(r->durable + off, r->live + off, LINE_SIZE))
-				continue;
-			memcpy(r->durable + off, r->live + off, LINE_SIZE);
-			set_bit(r->changed, off >> LINE_SHIFT);
-		}
-		memset(r->dirty, 0, nr_lines(r) / 8);
-	}
+/* The host is asked to flush */
+void model_request(struct model *m)
+{
+	for (unsigned int i = 0; i < m->nr_ranges; i++)
+		if (m->range[i].by_request)
+			settle_range(&m->range[i]);
+}
+
+/* All caches write everything back, as they may at any time */
+void model_settle(struct model *m)
+{
+	model_wbinvd(m);
+	model_request(m);
+}
+
+/* From now on, are CPU caches lost with the power?  They are at first. */
+void model_cache_is_lost(struct model *m, bool lost)
+{
+	if (m->cache_survives)
+		model_wbinvd(m);
+	m->cache_survives = !lost;
 }
 
 /**
@@ -410,6 +447,8 @@ uint64_t model_point(struct model *m, const char *name, uint64_t *lines)
 {
 	struct log_point lp = {};
 
+	if (m->cache_survives)
+		model_wbinvd(m);
 	snprintf(lp.name, sizeof(lp.name), "%s", name);
 	for (unsigned int i = 0; i < m->nr_ranges; i++) {
 		struct range *r = &m->range[i];

@@ -29,6 +29,8 @@ struct origin {
  * @size: bytes, a multiple of the page size
  * @live: what CPUs and devices see; shared with the guest
  * @durable: what a power failure would leave
+ * @by_request: it is the host that has to flush, when asked to (virtio-pmem): flushes
+ *	and fences of CPUs are not needed there, and do not help
  * @changed: bitmap of lines whose durable content changed since the last point
  * @lost: bitmap of lines that were volatile at the last point
  * @dirty: bitmap of lines stored to since they last became durable
@@ -38,6 +40,7 @@ struct range {
 	uint64_t gpa, size;
 	uint8_t *live;
 	uint8_t *durable;
+	bool by_request;
 	uint64_t *changed;
 	uint64_t *lost;
 	uint64_t *dirty;
@@ -59,6 +62,9 @@ size_t model_nt_store(struct model *m, unsigned int cpu, uint64_t gpa, size_t le
 size_t model_flush(struct model *m, unsigned int cpu, uint64_t gpa);
 void model_fence(struct model *m, unsigned int cpu);
 void model_wbinvd(struct model *m);
+void model_request(struct model *m);
+void model_settle(struct model *m);
+void model_cache_is_lost(struct model *m, bool lost);
 
 const char *model_record(struct model *m, const char *path);
 uint64_t model_point(struct model *m, const char *name, uint64_t *lines);

@@ -40,6 +40,7 @@ static uint8_t *ram;
 static uint64_t ram_size;
 static FILE *report;
 static bool replay;
+static bool virtio_pmem;	/* there is one, see notify_host() */
 static bool tracing;	/* note who stores, for which vmlinux= is needed */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -350,7 +351,11 @@ static void do_mark(unsigned int vcpu, void *udata)
 		m->status = MARK_OK;
 		break;
 	case MARK_SETTLE:
-		model_wbinvd(model);
+		model_settle(model);
+		m->status = MARK_OK;
+		break;
+	case MARK_CACHE:
+		model_cache_is_lost(model, m->len);
 		m->status = MARK_OK;
 		break;
 	case MARK_POINT:
@@ -413,13 +418,28 @@ static void do_wbinvd(unsigned int vcpu, void *udata)
 	pthread_mutex_unlock(&lock);
 }
 
+/* virtio-pmem has one queue: to notify the host of it is to ask for a flush */
+static void notify_host(const struct qemu_plugin_hwaddr *hw)
+{
+	if (!virtio_pmem ||
+	    strcmp(qemu_plugin_hwaddr_device_name(hw), "virtio-pci-notify-virtio-pmem"))
+		return;
+	pthread_mutex_lock(&lock);
+	model_request(model);
+	pthread_mutex_unlock(&lock);
+}
+
 /* The guest physical address of a store that has been done; false if to a device */
 static bool store_gpa(qemu_plugin_meminfo_t info, uint64_t va, uint64_t *gpa)
 {
 	struct qemu_plugin_hwaddr *hw = qemu_plugin_get_hwaddr(info, va);
 
-	if (!hw || qemu_plugin_hwaddr_is_io(hw))
+	if (!hw)
 		return false;
+	if (qemu_plugin_hwaddr_is_io(hw)) {
+		notify_host(hw);
+		return false;
+	}
 	*gpa = qemu_plugin_hwaddr_phys_addr(hw);
 	return true;
 }
@@ -432,6 +452,8 @@ static void do_store(unsigned int vcpu, qemu_plugin_meminfo_t info, uint64_t va,
 
 	(void)vcpu;
 	if (!store_gpa(info, va, &gpa) || !model_range(model, gpa))
+		return;
+	if (!tracing)
 		return;
 	pthread_mutex_lock(&lock);
 	if (model_wants_origin(model, gpa, pc)) {
@@ -507,7 +529,8 @@ static void translate_block(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 		default:
 			break;
 		}
-		if (kind == X86_NT_STORE || (tracing && !x86_is_stack_store(code, len)))
+		if (kind == X86_NT_STORE ||
+		    ((tracing || virtio_pmem) && !x86_is_stack_store(code, len)))
 			qemu_plugin_register_vcpu_mem_cb(insn,
 				kind == X86_NT_STORE ? do_nt_store : do_store,
 				QEMU_PLUGIN_CB_R_REGS, QEMU_PLUGIN_MEM_W,
@@ -541,8 +564,11 @@ static uint8_t *map_file(const char *what, const char *path, uint64_t *size)
 	return p;
 }
 
-/* pmem=GPA:SIZE, in guest RAM, or pmem=GPA:SIZE:FILE, a device of its own */
-static void add_pmem(char *arg)
+/*
+ * pmem=GPA:SIZE, in guest RAM, pmem=GPA:SIZE:FILE, a device of its own, or
+ * virtio-pmem=GPA:SIZE:FILE
+ */
+static void add_pmem(char *arg, bool by_request)
 {
 	char *end, *file = NULL;
 	uint64_t gpa, size, file_size;
@@ -558,6 +584,8 @@ static void add_pmem(char *arg)
 	else if (*end)
 		die("pmem=%s: not GPA:SIZE[:FILE]", arg);
 
+	if (by_request && !file)
+		die("virtio-pmem=%s: not GPA:SIZE:FILE", arg);
 	if (file) {
 		live = map_file("pmem image", file, &file_size);
 		if (file_size != size)
@@ -572,13 +600,14 @@ static void add_pmem(char *arg)
 	err = model_add_range(model, gpa, size, live);
 	if (err)
 		die("pmem=%s: %s", arg, err);
+	model_range(model, gpa)->by_request = by_request;
 }
 
 EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info,
 			       int argc, char **argv)
 {
 	const char *record_log = NULL, *replay_log = NULL, *err;
-	char *pmem[MAX_RANGES];
+	char *pmem[MAX_RANGES], *virtio = NULL;
 	unsigned int nr_pmem = 0;
 
 	if (strcmp(info->target_name, "x86_64") || !info->system_emulation)
@@ -595,6 +624,10 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info,
 			if (nr_pmem == MAX_RANGES)
 				die("more than %d pmem ranges", MAX_RANGES);
 			pmem[nr_pmem++] = val;
+		} else if (!strcmp(argv[i], "virtio-pmem")) {
+			if (virtio)
+				die("more than one virtio-pmem");
+			virtio = val;
 		} else if (!strcmp(argv[i], "vmlinux")) {
 			err = symbols_load(val);
 			if (err)
@@ -622,7 +655,10 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info,
 
 	model = model_new();
 	for (unsigned int i = 0; i < nr_pmem; i++)
-		add_pmem(pmem[i]);
+		add_pmem(pmem[i], false);
+	if (virtio)
+		add_pmem(virtio, true);
+	virtio_pmem = virtio;
 	replay = replay_log;
 	err = replay ? model_replay(model, replay_log) :
 	      record_log ? model_record(model, record_log) : NULL;
