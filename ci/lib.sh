@@ -19,10 +19,15 @@ ACCEL=${ACCEL:-tcg}	# kvm: faster, but the power-fail model needs tcg
 
 BASE_VERSION=7.3	# the series is written for this
 BASE_SUITE=trixie-backports
+FOREIGN=		# architecture of which packages can be downloaded, too
 RC_SUITE=experimental	# has an -rc of it, to check that the series applies there too
 QEMU_SUITE=bookworm-backports
 
 # The guest: 1 GiB, of which two pmem devices of PMEM_SIZE each, see guest/init
+QEMU=qemu-system-x86_64
+MACHINE=pc
+IMAGE=bzImage
+CONSOLE=ttyS0
 RAM_SIZE=$((1 << 30))
 PMEM_SIZE=$((128 << 20))
 PMEM_START=($((512 << 20)) $((640 << 20)))
@@ -32,6 +37,10 @@ RUN_SECONDS=1500	# limit of one that runs all cases, ten times what it takes
 
 CONFIGS=ext4-pmem,ext4-linear,ext4-stripe,xfs-pmem,xfs-linear,xfs-stripe,xfs-rt,ext4-nodax
 CONFIGS=$CONFIGS,mini-pmem,mini-linear,mini-stripe
+POISON_CONFIGS=ext4-pmem,xfs-pmem,mini-pmem
+
+passed=0 failed=0 skipped=0	# what check() counts
+SKIP=77		# exit status of a test that cannot be run, with its reason as output
 
 # Debian packages, each with the file that shows it is there
 PACKAGES='
@@ -48,6 +57,9 @@ shellcheck:/usr/bin/shellcheck ca-certificates:/etc/ssl/certs/ca-certificates.cr
 gnuplot-nox:/usr/bin/gnuplot spin:/usr/bin/spin
 '
 
+# For which machine kernels are built
+export ARCH=x86 CROSS_COMPILE=
+
 # Nobody's git settings decide about the bytes of patches, nor who owns a tree
 export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_COUNT=3
 export GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0='*'
@@ -59,6 +71,11 @@ case $WORK in
 *) WORK=$PWD/$WORK ;;
 esac
 
+# What the guest has in /bin
+BUSYBOX=/bin/busybox
+PROGRAMS=(/sbin/{mke2fs,e2fsck,mkfs.xfs,xfs_repair,dmsetup}
+	  "$WORK"/tools/{cases,guest-test,bench})
+
 say() {
 	printf '%s %s\n' "$(date +%H:%M:%S)" "$*"
 }
@@ -66,6 +83,25 @@ say() {
 die() {
 	printf '%s: error: %s\n' "${0##*/}" "$*" >&2
 	exit 1
+}
+
+# check NAME COMMAND...: one test; what the command prints is shown if it fails
+check() {
+	local name=$1 out
+	shift
+	local status=0
+	out=$("$@" 2>&1) || status=$?
+	if [ $status = 0 ]; then
+		say "ok: $name"
+		passed=$((passed + 1))
+	elif [ $status = $SKIP ]; then
+		say "skipped: $name: $out"
+		skipped=$((skipped + 1))
+	else
+		say "FAILED: $name"
+		printf '%s\n' "$out" | tail -n 20 | sed 's/^/    /'
+		failed=$((failed + 1))
+	fi
 }
 
 # Run "$@" with its output in log $1; on failure show the end of it and stop
@@ -83,7 +119,7 @@ logged() {
 # suites that are needed added to those of the machine.  Nothing in /etc changes,
 # and of the added suites only what the pins below name can be installed.
 private_apt() {
-	local dir=$WORK/apt site key parts
+	local dir=$WORK/apt$FOREIGN site key parts
 	parts=$dir/sources.list.d
 	mkdir -p "$parts" "$dir/none" "$dir/lists/partial" "$dir/cache/archives/partial"
 	cp /etc/apt/sources.list.d/*.{list,sources} "$parts" 2>/dev/null || true
@@ -121,6 +157,7 @@ private_apt() {
 	Dir::State::lists "$dir/lists";
 	Dir::Cache "$dir/cache";
 	APT::Sandbox::User "$(id -un)";
+	APT::Architectures "$(dpkg --print-architecture)${FOREIGN:+,$FOREIGN}";
 	EOF
 	export APT_CONFIG=$dir/apt.conf DEBIAN_FRONTEND=noninteractive
 	[ -n "$(find "$dir/updated" -mmin -600 2>/dev/null)" ] && return
@@ -352,18 +389,23 @@ apply() {
 
 # kernel_make TARGET...: in the tree as it is checked out
 kernel_make() {
-	local cc=gcc
-	command -v ccache >/dev/null && cc='ccache gcc'
-	make -C "$TREE" O="$OBJ" CC="$cc" HOSTCC="$cc" -j"$JOBS" \
+	local ccache=
+	command -v ccache >/dev/null && ccache='ccache '
+	make -C "$TREE" O="$OBJ" CC="$ccache${CROSS_COMPILE}gcc" HOSTCC="${ccache}gcc" -j"$JOBS" \
 		KBUILD_BUILD_TIMESTAMP=@0 KBUILD_BUILD_USER=ci KBUILD_BUILD_HOST=ci "$@"
 }
 
-# Merge our fragment and the selftests' into a configuration; complain about
+# Our configuration, to be merged over allnoconfig
+fragments() {
+	cat "$TOP/tools/testing/config"/{base,"$ARCH"}.config "${EXTRA_CONFIG:-/dev/null}"
+}
+
+# Merge our fragments and the selftests' into a configuration; complain about
 # options that did not make it
 configure() {
 	local want=$OBJ/wanted.config line missing=
 	mkdir -p "$OBJ"
-	cat "$TOP/tools/testing/config/base.config" "${EXTRA_CONFIG:-/dev/null}" >"$want"
+	fragments >"$want"
 	# The selftests' own needs; hot-plug tests of other subjects want modules
 	sed 's/=m$/=y/' "$TREE/tools/testing/selftests/dax/config" >>"$want"
 	if ! cmp -s "$want" "$OBJ/configured"; then
@@ -376,8 +418,8 @@ configure() {
 	fi
 }
 
-# Build branch $1 (base or patched): bzImage, vmlinux, minidax.ko and kselftests in
-# $WORK/$1, or $WORK/$2 if given
+# Build branch or tag $1: $IMAGE, vmlinux, minidax.ko and kselftests in $WORK/$1, or
+# $WORK/$2 if given
 build() {
 	local out=$WORK/${2:-$1} id
 	mkdir -p "$out"
@@ -389,18 +431,18 @@ build() {
 	git -C "$TREE" checkout -q -f "$1"
 	say "build: kernel ${2:-$1} (the first one takes minutes)"
 	configure
-	logged "build-$1.log" kernel_make bzImage modules headers
+	logged "build-$1.log" kernel_make "$IMAGE" modules headers
 	if grep -q 'warning:' "$LOGS/build-$1.log"; then
 		grep 'warning:' "$LOGS/build-$1.log" | head -n 5 >&2
 		rm -rf "$OBJ"	# or the next build would not show them
 		die "kernel $1 builds with warnings, see $LOGS/build-$1.log"
 	fi
-	cp "$OBJ/arch/x86/boot/bzImage" "$OBJ/vmlinux" "$out/"
+	cp "$OBJ/arch/$ARCH/boot/$IMAGE" "$OBJ/vmlinux" "$out/"
 	build_minidax "$1" "$out"
 	rm -rf "$out/kselftest"
 	logged "kselftest-$1.log" kernel_make -C "$TREE/tools/testing/selftests" \
 		TARGETS=dax INSTALL_PATH="$out/kselftest" \
-		KHDR_INCLUDES="-isystem $OBJ/usr/include" install
+		KHDR_INCLUDES="-isystem $OBJ/usr/include" USERLDFLAGS=-static install
 	echo "$id $(config_id)" >"$out/id"
 }
 
@@ -408,7 +450,7 @@ build() {
 # been built, into directory $2
 build_minidax() {
 	local dir=$2/minidax base=
-	[ "$1" = patched ] || base=1
+	grep -q dax_dirty_folio "$TREE/mm/page-writeback.c" || base=1
 	rm -rf "$dir"
 	mkdir -p "$dir"
 	logged "minidax-$1.log" kernel_make M="$TOP/tools/testing/minidax" MO="$dir" \
@@ -421,9 +463,28 @@ build_minidax() {
 
 # What else than the kernel's source decides about what build() makes
 config_id() {
-	cat "$TOP/tools/testing/config/base.config" "${EXTRA_CONFIG:-/dev/null}" \
-		"$TOP"/tools/testing/minidax/{minidax.c,Makefile} |
+	cat <(fragments) "$TOP"/tools/testing/minidax/{minidax.c,Makefile} |
 		sha256sum | cut -c1-16
+}
+
+# The touched objects that configuration $1/.config has
+objects() {
+	local without=()
+	grep -q '^CONFIG_FS_DAX=y' "$1/.config" || without+=(':!*/dax.c' ':!*/fsdev.c')
+	grep -q '^CONFIG_DCSSBLK=' "$1/.config" || without+=(':!drivers/s390')
+	git -C "$TREE" diff --name-only base patched -- '*.c' ':!tools' "${without[@]}" |
+		sed 's/c$/o/'
+}
+
+# warnings DIR ARGUMENTS...: what make ARGUMENTS... says about them, without line numbers
+warnings() {
+	local dir=$1
+	shift
+	# shellcheck disable=SC2046
+	if ! kernel_make O="$dir" "$@" -k $(objects "$dir") >"$LOGS/w1.log" 2>&1; then
+		tail -n 3 "$LOGS/w1.log"
+	fi
+	grep -E '(warning|error):' "$LOGS/w1.log" | sed 's/:[0-9]*:[0-9]*:/:/' | sort -u
 }
 
 # The plugin, the host tests of the model and the programs of the guest
@@ -451,10 +512,9 @@ make_initramfs() {
 	[ "$1" != base ] || kselftests=patched
 	rm -rf "$dir"
 	mkdir -p "$dir"/{bin,dev,mnt,proc,sys,tmp,kselftest}
-	cp /bin/busybox "$dir/bin/"
+	cp "$BUSYBOX" "$dir/bin/"
 	ln -s busybox "$dir/bin/sh"
-	for program in /sbin/{mke2fs,e2fsck,mkfs.xfs,xfs_repair,dmsetup} \
-		       "$WORK"/tools/{cases,guest-test,bench}; do
+	for program in "${PROGRAMS[@]}"; do
 		add_program "$dir" "$program"
 	done
 	for program in "$WORK/$kselftests"/kselftest/dax/*; do
@@ -503,7 +563,8 @@ table() {
 }
 
 # boot NAME KERNEL APPEND [model arguments]: run one guest.  KERNEL is base or
-# patched; NAME.initrd is appended to the initramfs if it exists.  Leaves
+# patched; NAME.initrd is appended to the initramfs if it exists, and NAME.pmem is what
+# the first pmem device has at the beginning.  Leaves
 # NAME.results and NAME.console in $LOGS.  Fails, with the reason on standard
 # output, if the guest does not start or end its job, or if the kernel log has a
 # splat that tools/testing/cases/splats does not list for that kernel.
@@ -515,6 +576,8 @@ boot() {
 	mkdir -p "$LOGS"
 	rm -f "$results" "$console" "$ram" "$disk"
 	truncate -s $RAM_SIZE "$ram"
+	[ ! -f "$WORK/$name.pmem" ] || dd if="$WORK/$name.pmem" of="$ram" bs=1M status=none \
+		seek=$((PMEM_START[0] >> 20)) conv=notrunc,sparse
 	# What an O_DIRECT read gets, slowly: see odirect_read_into_fsync_twice
 	head -c 1M /dev/zero | tr '\0' '\325' >"$disk"
 	cat "$WORK/$kernel/initramfs" >"$initrd"
@@ -529,12 +592,12 @@ boot() {
 		done
 		args=(-plugin "$model")
 	fi
-	timeout -k 5 "$seconds" qemu-system-x86_64 -accel "$ACCEL" -cpu max -smp 2 \
+	timeout -k 5 "$seconds" "$QEMU" -accel "$ACCEL" -cpu max -smp 2 \
 		-object "memory-backend-file,id=ram,size=$RAM_SIZE,share=on,mem-path=$ram" \
-		-machine pc,memory-backend=ram -m $((RAM_SIZE >> 20)) \
+		-machine "$MACHINE,memory-backend=ram" -m $((RAM_SIZE >> 20)) \
 		-nodefaults -no-reboot -display none -serial "file:$console" \
-		-kernel "$WORK/$kernel/bzImage" -initrd "$initrd" \
-		-append "console=ttyS0 nokaslr panic=-1 $memmap $append" \
+		-kernel "$WORK/$kernel/$IMAGE" -initrd "$initrd" \
+		-append "console=$CONSOLE nokaslr panic=-1 $memmap $append" \
 		-device virtio-serial -chardev "file,id=results,path=$results" \
 		-device virtserialport,chardev=results \
 		-drive "file=$disk,if=none,id=disk,format=raw,throttling.bps-total=65536" \
@@ -565,6 +628,48 @@ check_boot() {
 	echo "$why"
 	tail -n 12 "$console" | tr -d '\r' | sed "s/^/  $name: /"
 	return 1
+}
+
+# replay NAME KERNEL LOG: the second boot for what guest NAME has promised
+replay() {
+	local name=$1 kernel=$2 log=$3 dir=$WORK/promises.$1
+	mkdir -p "$dir"
+	grep -E '^(point|promise|promise-hash) ' "$LOGS/$name.results" >"$dir/promises"
+	(cd "$dir" && echo promises | cpio -o -H newc --quiet | gzip -1) >"$WORK/replay-$name.initrd"
+	boot "replay-$name" "$kernel" "job=replay seeds=0,1" "replay=$log" || return 1
+	rm -f "$log" "$WORK/replay-$name.initrd"
+}
+
+# Cases, then their crash states, of one kernel; results in $LOGS/KERNEL.cases
+run_cases() {
+	local kernel=$1 log=$WORK/log.$1
+	rm -f "$LOGS/$kernel.cases"
+	boot "record-$kernel" "$kernel" "job=record configs=$CONFIGS" \
+		"vmlinux=$WORK/$kernel/vmlinux,report=$LOGS/$kernel.report,record=$log" || return 1
+	replay "record-$kernel" "$kernel" "$log" || return 1
+	boot "kselftest-$kernel" "$kernel" "job=kselftest configs=ext4-pmem,xfs-pmem" || return 1
+	kselftest_cases "kselftest-$kernel"
+	boot "poison-$kernel" "$kernel" "job=record configs=$POISON_CONFIGS cases=alone_poison" \
+		"vmlinux=$WORK/$kernel/vmlinux" || return 1
+	# Not mounted again: the bad page is only bad for as long as that guest runs
+	grep '^case ' "$LOGS/poison-$kernel.results" >"$LOGS/poison-$kernel.cases"
+	cat "$LOGS/record-$kernel.results" "$LOGS/replay-record-$kernel.results" \
+		"$LOGS/kselftest-$kernel.cases" "$LOGS/poison-$kernel.cases" >"$LOGS/$kernel.cases"
+}
+
+# Every case that run_cases() must have a verdict of, for kernels "$@"
+list_cases() {
+	local kernel config name
+	for kernel; do
+		for config in $(echo "$POISON_CONFIGS" | tr , ' '); do
+			echo "$kernel $config/alone_poison"
+		done
+		for config in $(echo "$CONFIGS" | tr , ' '); do
+			for name in $("$WORK/tools/cases" list | grep -v '^alone_'); do
+				echo "$kernel $config/$name"
+			done
+		done
+	done
 }
 
 # A pattern of the splats that kernel $1 is known to have
