@@ -421,7 +421,7 @@ configure() {
 # Build branch or tag $1: $IMAGE, vmlinux, minidax.ko and kselftests in $WORK/$1, or
 # $WORK/$2 if given
 build() {
-	local out=$WORK/${2:-$1} id
+	local name=${2:-$1} out=$WORK/${2:-$1} id
 	mkdir -p "$out"
 	id=$(git -C "$TREE" rev-parse "$1")
 	if [ "$(cat "$out/id" 2>/dev/null)" = "$id $(config_id)" ]; then
@@ -429,18 +429,18 @@ build() {
 	fi
 	rm -f "$out/id"
 	git -C "$TREE" checkout -q -f "$1"
-	say "build: kernel ${2:-$1} (the first one takes minutes)"
+	say "build: kernel $name (the first one takes minutes)"
 	configure
-	logged "build-$1.log" kernel_make "$IMAGE" modules headers
-	if grep -q 'warning:' "$LOGS/build-$1.log"; then
-		grep 'warning:' "$LOGS/build-$1.log" | head -n 5 >&2
+	logged "build-$name.log" kernel_make "$IMAGE" modules headers
+	if grep -q 'warning:' "$LOGS/build-$name.log"; then
+		grep 'warning:' "$LOGS/build-$name.log" | head -n 5 >&2
 		rm -rf "$OBJ"	# or the next build would not show them
-		die "kernel $1 builds with warnings, see $LOGS/build-$1.log"
+		die "kernel $name builds with warnings, see $LOGS/build-$name.log"
 	fi
 	cp "$OBJ/arch/$ARCH/boot/$IMAGE" "$OBJ/vmlinux" "$out/"
 	build_minidax "$1" "$out"
 	rm -rf "$out/kselftest"
-	logged "kselftest-$1.log" kernel_make -C "$TREE/tools/testing/selftests" \
+	logged "build-kselftest-$name.log" kernel_make -C "$TREE/tools/testing/selftests" \
 		TARGETS=dax INSTALL_PATH="$out/kselftest" \
 		KHDR_INCLUDES="-isystem $OBJ/usr/include" USERLDFLAGS=-static install
 	echo "$id $(config_id)" >"$out/id"
