@@ -480,11 +480,12 @@ objects() {
 warnings() {
 	local dir=$1
 	shift
-	# shellcheck disable=SC2046
-	if ! kernel_make O="$dir" "$@" -k $(objects "$dir") >"$LOGS/w1.log" 2>&1; then
-		tail -n 3 "$LOGS/w1.log"
-	fi
-	grep -E '(warning|error):' "$LOGS/w1.log" | sed 's/:[0-9]*:[0-9]*:/:/' | sort -u
+	{
+		# shellcheck disable=SC2046
+		kernel_make O="$dir" "$@" -k $(objects "$dir") >"$LOGS/w1.log" 2>&1 ||
+			tail -n 3 "$LOGS/w1.log"
+		grep -E '(warning|error):' "$LOGS/w1.log" | sed 's/:[0-9]*:[0-9]*:/:/'
+	} | sort -u
 }
 
 # The plugin, the host tests of the model and the programs of the guest
