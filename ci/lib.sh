@@ -19,21 +19,32 @@ ACCEL=${ACCEL:-tcg}	# kvm: faster, but the power-fail model needs tcg
 
 BASE_VERSION=7.3	# the series is written for this
 BASE_SUITE=trixie-backports
+FOREIGN=		# architecture of which packages can be downloaded, too
 RC_SUITE=experimental	# has an -rc of it, to check that the series applies there too
 QEMU_SUITE=bookworm-backports
 
 # The guest: 1 GiB, of which two pmem devices of PMEM_SIZE each, and a virtio-pmem device
 # with memory of its own, see guest/init
+QEMU=qemu-system-x86_64
+MACHINE=pc
+IMAGE=bzImage
+CONSOLE=ttyS0
 RAM_SIZE=$((1 << 30))
 PMEM_SIZE=$((128 << 20))
 PMEM_START=($((512 << 20)) $((640 << 20)))
-VIRTIO_START=$((4 << 30))
+VIRTIO_START=$((4 << 30))	# empty: no such device
 QEMU_ARGS=()		# more arguments of QEMU; ci/bench sets this and the memory above
 BOOT_SECONDS=60		# limit of a guest that only runs a few tests
 RUN_SECONDS=2400	# limit of one that runs all cases, or mounts all their crash states
 
 CONFIGS=ext4-pmem,ext4-linear,ext4-stripe,xfs-pmem,xfs-linear,xfs-stripe,xfs-rt,ext4-nodax
 CONFIGS=$CONFIGS,ext4-nocache,xfs-nocache,ext4-virtio,xfs-virtio,mini-pmem,mini-linear,mini-stripe
+POISON_CONFIGS=ext4-pmem,xfs-pmem,mini-pmem
+# Each in a guest of its own
+UNBIND_CASES=({ext4-pmem,xfs-pmem,mini-pmem,xfs-rmap}/alone_unbind xfs-rmap/alone_unbind_mapped)
+
+passed=0 failed=0 skipped=0	# what check() counts
+SKIP=77		# exit status of a test that cannot be run, with its reason as output
 
 # Debian packages, each with the file that shows it is there
 PACKAGES='
@@ -50,6 +61,9 @@ shellcheck:/usr/bin/shellcheck ca-certificates:/etc/ssl/certs/ca-certificates.cr
 gnuplot-nox:/usr/bin/gnuplot spin:/usr/bin/spin
 '
 
+# For which machine kernels are built
+export ARCH=x86 CROSS_COMPILE=
+
 # Nobody's git settings decide about the bytes of patches, nor who owns a tree
 export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_COUNT=3
 export GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0='*'
@@ -61,6 +75,11 @@ case $WORK in
 *) WORK=$PWD/$WORK ;;
 esac
 
+# What the guest has in /bin
+BUSYBOX=/bin/busybox
+PROGRAMS=(/sbin/{mke2fs,e2fsck,mkfs.xfs,xfs_repair,dmsetup}
+	  "$WORK"/tools/{cases,guest-test,bench})
+
 say() {
 	printf '%s %s\n' "$(date +%H:%M:%S)" "$*"
 }
@@ -68,6 +87,25 @@ say() {
 die() {
 	printf '%s: error: %s\n' "${0##*/}" "$*" >&2
 	exit 1
+}
+
+# check NAME COMMAND...: one test; what the command prints is shown if it fails
+check() {
+	local name=$1 out
+	shift
+	local status=0
+	out=$("$@" 2>&1) || status=$?
+	if [ $status = 0 ]; then
+		say "ok: $name"
+		passed=$((passed + 1))
+	elif [ $status = $SKIP ]; then
+		say "skipped: $name: $out"
+		skipped=$((skipped + 1))
+	else
+		say "FAILED: $name"
+		printf '%s\n' "$out" | tail -n 20 | sed 's/^/    /'
+		failed=$((failed + 1))
+	fi
 }
 
 # Run "$@" with its output in log $1; on failure show the end of it and stop
@@ -85,7 +123,7 @@ logged() {
 # suites that are needed added to those of the machine.  Nothing in /etc changes,
 # and of the added suites only what the pins below name can be installed.
 private_apt() {
-	local dir=$WORK/apt site key parts
+	local dir=$WORK/apt$FOREIGN site key parts
 	parts=$dir/sources.list.d
 	mkdir -p "$parts" "$dir/none" "$dir/lists/partial" "$dir/cache/archives/partial"
 	cp /etc/apt/sources.list.d/*.{list,sources} "$parts" 2>/dev/null || true
@@ -123,6 +161,7 @@ private_apt() {
 	Dir::State::lists "$dir/lists";
 	Dir::Cache "$dir/cache";
 	APT::Sandbox::User "$(id -un)";
+	APT::Architectures "$(dpkg --print-architecture)${FOREIGN:+,$FOREIGN}";
 	EOF
 	export APT_CONFIG=$dir/apt.conf DEBIAN_FRONTEND=noninteractive
 	[ -n "$(find "$dir/updated" -mmin -600 2>/dev/null)" ] && return
@@ -354,18 +393,23 @@ apply() {
 
 # kernel_make TARGET...: in the tree as it is checked out
 kernel_make() {
-	local cc=gcc
-	command -v ccache >/dev/null && cc='ccache gcc'
-	make -C "$TREE" O="$OBJ" CC="$cc" HOSTCC="$cc" -j"$JOBS" \
+	local ccache=
+	command -v ccache >/dev/null && ccache='ccache '
+	make -C "$TREE" O="$OBJ" CC="$ccache${CROSS_COMPILE}gcc" HOSTCC="${ccache}gcc" -j"$JOBS" \
 		KBUILD_BUILD_TIMESTAMP=@0 KBUILD_BUILD_USER=ci KBUILD_BUILD_HOST=ci "$@"
 }
 
-# Merge our fragment and the selftests' into a configuration; complain about
+# Our configuration, to be merged over allnoconfig
+fragments() {
+	cat "$TOP/tools/testing/config"/{base,"$ARCH"}.config "${EXTRA_CONFIG:-/dev/null}"
+}
+
+# Merge our fragments and the selftests' into a configuration; complain about
 # options that did not make it
 configure() {
 	local want=$OBJ/wanted.config line missing=
 	mkdir -p "$OBJ"
-	cat "$TOP/tools/testing/config/base.config" "${EXTRA_CONFIG:-/dev/null}" >"$want"
+	fragments >"$want"
 	# The selftests' own needs; hot-plug tests of other subjects want modules
 	sed 's/=m$/=y/' "$TREE/tools/testing/selftests/dax/config" >>"$want"
 	if ! cmp -s "$want" "$OBJ/configured"; then
@@ -378,10 +422,10 @@ configure() {
 	fi
 }
 
-# Build branch $1 (base or patched): bzImage, vmlinux, minidax.ko and kselftests in
-# $WORK/$1, or $WORK/$2 if given
+# Build branch or tag $1: $IMAGE, vmlinux, minidax.ko and kselftests in $WORK/$1, or
+# $WORK/$2 if given
 build() {
-	local out=$WORK/${2:-$1} id
+	local name=${2:-$1} out=$WORK/${2:-$1} id
 	mkdir -p "$out"
 	id=$(git -C "$TREE" rev-parse "$1")
 	if [ "$(cat "$out/id" 2>/dev/null)" = "$id $(config_id)" ]; then
@@ -389,20 +433,20 @@ build() {
 	fi
 	rm -f "$out/id"
 	git -C "$TREE" checkout -q -f "$1"
-	say "build: kernel ${2:-$1} (the first one takes minutes)"
+	say "build: kernel $name (the first one takes minutes)"
 	configure
-	logged "build-$1.log" kernel_make bzImage modules headers
-	if grep -q 'warning:' "$LOGS/build-$1.log"; then
-		grep 'warning:' "$LOGS/build-$1.log" | head -n 5 >&2
+	logged "build-$name.log" kernel_make "$IMAGE" modules headers
+	if grep -q 'warning:' "$LOGS/build-$name.log"; then
+		grep 'warning:' "$LOGS/build-$name.log" | head -n 5 >&2
 		rm -rf "$OBJ"	# or the next build would not show them
-		die "kernel $1 builds with warnings, see $LOGS/build-$1.log"
+		die "kernel $name builds with warnings, see $LOGS/build-$name.log"
 	fi
-	cp "$OBJ/arch/x86/boot/bzImage" "$OBJ/vmlinux" "$out/"
+	cp "$OBJ/arch/$ARCH/boot/$IMAGE" "$OBJ/vmlinux" "$out/"
 	build_minidax "$1" "$out"
 	rm -rf "$out/kselftest"
-	logged "kselftest-$1.log" kernel_make -C "$TREE/tools/testing/selftests" \
+	logged "build-kselftest-$name.log" kernel_make -C "$TREE/tools/testing/selftests" \
 		TARGETS=dax INSTALL_PATH="$out/kselftest" \
-		KHDR_INCLUDES="-isystem $OBJ/usr/include" install
+		KHDR_INCLUDES="-isystem $OBJ/usr/include" USERLDFLAGS=-static install
 	echo "$id $(config_id)" >"$out/id"
 }
 
@@ -410,7 +454,7 @@ build() {
 # been built, into directory $2
 build_minidax() {
 	local dir=$2/minidax base=
-	[ "$1" = patched ] || base=1
+	grep -q dax_dirty_folio "$TREE/mm/page-writeback.c" || base=1
 	rm -rf "$dir"
 	mkdir -p "$dir"
 	logged "minidax-$1.log" kernel_make M="$TOP/tools/testing/minidax" MO="$dir" \
@@ -423,9 +467,29 @@ build_minidax() {
 
 # What else than the kernel's source decides about what build() makes
 config_id() {
-	cat "$TOP/tools/testing/config/base.config" "${EXTRA_CONFIG:-/dev/null}" \
-		"$TOP"/tools/testing/minidax/{minidax.c,Makefile} |
+	cat <(fragments) "$TOP"/tools/testing/minidax/{minidax.c,Makefile} |
 		sha256sum | cut -c1-16
+}
+
+# The touched objects that configuration $1/.config has
+objects() {
+	local without=()
+	grep -q '^CONFIG_FS_DAX=y' "$1/.config" || without+=(':!*/dax.c' ':!*/fsdev.c')
+	grep -q '^CONFIG_DCSSBLK=' "$1/.config" || without+=(':!drivers/s390')
+	git -C "$TREE" diff --name-only base patched -- '*.c' ':!tools' "${without[@]}" |
+		sed 's/c$/o/'
+}
+
+# warnings DIR ARGUMENTS...: what make ARGUMENTS... says about them, without line numbers
+warnings() {
+	local dir=$1
+	shift
+	{
+		# shellcheck disable=SC2046
+		kernel_make O="$dir" "$@" -k $(objects "$dir") >"$LOGS/w1.log" 2>&1 ||
+			tail -n 3 "$LOGS/w1.log"
+		grep -E '(warning|error):' "$LOGS/w1.log" | sed 's/:[0-9]*:[0-9]*:/:/'
+	} | sort -u
 }
 
 # The plugin, the host tests of the model and the programs of the guest
@@ -453,10 +517,9 @@ make_initramfs() {
 	[ "$1" != base ] || kselftests=patched
 	rm -rf "$dir"
 	mkdir -p "$dir"/{bin,dev,mnt,proc,sys,tmp,kselftest}
-	cp /bin/busybox "$dir/bin/"
+	cp "$BUSYBOX" "$dir/bin/"
 	ln -s busybox "$dir/bin/sh"
-	for program in /sbin/{mke2fs,e2fsck,mkfs.xfs,xfs_repair,dmsetup} \
-		       "$WORK"/tools/{cases,guest-test,bench}; do
+	for program in "${PROGRAMS[@]}"; do
 		add_program "$dir" "$program"
 	done
 	for program in "$WORK/$kselftests"/kselftest/dax/*; do
@@ -505,7 +568,8 @@ table() {
 }
 
 # boot NAME KERNEL APPEND [model arguments]: run one guest.  KERNEL is base or
-# patched; NAME.initrd is appended to the initramfs if it exists.  Leaves
+# patched; NAME.initrd is appended to the initramfs if it exists, and NAME.pmem is what
+# the first pmem device has at the beginning.  Leaves
 # NAME.results and NAME.console in $LOGS.  Fails, with the reason on standard
 # output, if the guest does not start or end its job, or if the kernel log has a
 # splat that tools/testing/cases/splats does not list for that kernel.
@@ -519,6 +583,8 @@ boot() {
 	rm -f "$results" "$console" "$ram" "$disk" "$virtio"
 	truncate -s $RAM_SIZE "$ram"
 	truncate -s $PMEM_SIZE "$virtio"
+	[ ! -f "$WORK/$name.pmem" ] || dd if="$WORK/$name.pmem" of="$ram" bs=1M status=none \
+		seek=$((PMEM_START[0] >> 20)) conv=notrunc,sparse
 	# What an O_DIRECT read gets, slowly: see odirect_read_into_fsync_twice
 	head -c 1M /dev/zero | tr '\0' '\325' >"$disk"
 	cat "$WORK/$kernel/initramfs" >"$initrd"
@@ -533,14 +599,16 @@ boot() {
 		done
 		args=(-plugin "$model,virtio-pmem=$VIRTIO_START:$PMEM_SIZE:$virtio")
 	fi
-	timeout -k 5 "$seconds" qemu-system-x86_64 -accel "$ACCEL" -cpu max -smp 2 \
+	if [ -n "$VIRTIO_START" ]; then
+		args+=(-object "memory-backend-file,id=virtio,size=$PMEM_SIZE,share=on,mem-path=$virtio"
+			-device "virtio-pmem-pci,memdev=virtio,memaddr=$VIRTIO_START")
+	fi
+	timeout -k 5 "$seconds" "$QEMU" -accel "$ACCEL" -cpu max -smp 2 \
 		-object "memory-backend-file,id=ram,size=$RAM_SIZE,share=on,mem-path=$ram" \
-		-machine pc,memory-backend=ram -m "$((RAM_SIZE >> 20)),slots=1,maxmem=8G" \
-		-object "memory-backend-file,id=virtio,size=$PMEM_SIZE,share=on,mem-path=$virtio" \
-		-device "virtio-pmem-pci,memdev=virtio,memaddr=$VIRTIO_START" \
+		-machine "$MACHINE,memory-backend=ram" -m "$((RAM_SIZE >> 20)),slots=1,maxmem=8G" \
 		-nodefaults -no-reboot -display none -serial "file:$console" \
-		-kernel "$WORK/$kernel/bzImage" -initrd "$initrd" \
-		-append "console=ttyS0 nokaslr panic=-1 $memmap $append" \
+		-kernel "$WORK/$kernel/$IMAGE" -initrd "$initrd" \
+		-append "console=$CONSOLE nokaslr panic=-1 $memmap $append" \
 		-device virtio-serial -chardev "file,id=results,path=$results" \
 		-device virtserialport,chardev=results \
 		-drive "file=$disk,if=none,id=disk,format=raw,throttling.bps-total=65536" \
@@ -571,6 +639,67 @@ check_boot() {
 	echo "$why"
 	tail -n 12 "$console" | tr -d '\r' | sed "s/^/  $name: /"
 	return 1
+}
+
+# replay NAME KERNEL LOG: the second boot for what guest NAME has promised
+replay() {
+	local name=$1 kernel=$2 log=$3 dir=$WORK/promises.$1
+	mkdir -p "$dir"
+	grep -E '^(point|promise|promise-hash) ' "$LOGS/$name.results" >"$dir/promises"
+	(cd "$dir" && echo promises | cpio -o -H newc --quiet | gzip -1) >"$WORK/replay-$name.initrd"
+	boot "replay-$name" "$kernel" "job=replay seeds=0,1" "replay=$log" || return 1
+	rm -f "$log" "$WORK/replay-$name.initrd"
+}
+
+# What is run on blocks that are bad, with a comma after each
+bad_block_cases() {
+	"$WORK/tools/cases" list | grep '^alone_poison_' | tr '\n' ,
+}
+
+# Cases, then their crash states, of one kernel; results in $LOGS/KERNEL.cases
+run_cases() {
+	local kernel=$1 log=$WORK/log.$1 id
+	rm -f "$LOGS/$kernel.cases"
+	boot "record-$kernel" "$kernel" "job=record configs=$CONFIGS" \
+		"vmlinux=$WORK/$kernel/vmlinux,report=$LOGS/$kernel.report,record=$log" || return 1
+	replay "record-$kernel" "$kernel" "$log" || return 1
+	boot "kselftest-$kernel" "$kernel" "job=kselftest configs=ext4-pmem,xfs-pmem" || return 1
+	kselftest_cases "kselftest-$kernel"
+	boot "poison-$kernel" "$kernel" "job=record configs=$POISON_CONFIGS cases=alone_poison" \
+		"vmlinux=$WORK/$kernel/vmlinux" || return 1
+	# Not mounted again: the bad page is only bad for as long as that guest runs
+	grep '^case ' "$LOGS/poison-$kernel.results" >"$LOGS/poison-$kernel.cases"
+	# These are: the blocks are good then
+	boot "bad-$kernel" "$kernel" "job=record configs=xfs-pmem cases=$(bad_block_cases)" \
+		"vmlinux=$WORK/$kernel/vmlinux,record=$log" || return 1
+	replay "bad-$kernel" "$kernel" "$log" || return 1
+	rm -f "$LOGS/unbind-$kernel.cases"
+	for id in "${UNBIND_CASES[@]}"; do
+		boot "unbind-$kernel" "$kernel" "job=unbind configs=${id%/*} cases=${id#*/}" \
+			"vmlinux=$WORK/$kernel/vmlinux" || return 1
+		grep '^case ' "$LOGS/unbind-$kernel.results" >>"$LOGS/unbind-$kernel.cases"
+	done
+	cat "$LOGS"/{record,replay-record,bad,replay-bad}-"$kernel".results \
+		"$LOGS"/{kselftest,poison,unbind}-"$kernel".cases >"$LOGS/$kernel.cases"
+}
+
+# Every case that run_cases() must have a verdict of, for kernels "$@"
+list_cases() {
+	local kernel config name
+	for kernel; do
+		{
+			for config in ${POISON_CONFIGS//,/ }; do
+				echo "$config/alone_poison"
+			done
+			bad_block_cases | sed 's|[^,]*,|xfs-pmem/&\n|g' | tr -d ,
+			printf '%s\n' "${UNBIND_CASES[@]}"
+			for config in ${CONFIGS//,/ }; do
+				for name in $("$WORK/tools/cases" list | grep -v '^alone_'); do
+					echo "$config/$name"
+				done
+			done
+		} | sed "s|^|$kernel |"
+	done
 }
 
 # A pattern of the splats that kernel $1 is known to have

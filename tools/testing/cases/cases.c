@@ -401,7 +401,7 @@ static void freeze_blocks_stores(void)
 	/* If this case fails nobody else thaws */
 	thawer = fork();
 	if (!thawer) {
-		sleep(3);
+		sleep(30);
 		ioctl(f.fd, FITHAW, 0);
 		_exit(0);
 	}

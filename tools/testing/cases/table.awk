@@ -5,19 +5,26 @@
 #   awk -f table.awk expected [ids=FILE] base=FILE patched=FILE ...
 #
 # where each FILE has the lines that a guest wrote, see guest.c, and that of ids has
-# lines "KERNEL CONFIG/CASE" of what must be there.  A case fails if it
-# or one of its replays does.  Prints the table (a line for each case and
+# lines "KERNEL CONFIG/CASE" of what must be there.  Kernel group-N is the one with the
+# groups up to N: what is expected of base holds if a later group mends it.  A case fails
+# if it or one of its replays does.  Prints the table (a line for each case and
 # configuration), then the unexpected verdicts, then "result PASSED FAILED SKIPPED".
 
 function verdict(kernel, id) {
 	return (kernel, id) in v ? v[kernel, id] : "-"
 }
 
+# Does rule i hold for a kernel?
+function applies(i, kernel) {
+	return rule_kernel[i] == kernel || rule_kernel[i] == "both" ||
+		(rule_kernel[i] == "base" && kernel ~ /^group-/ &&
+		 "group-" mended[rule_why[i]] > kernel)
+}
+
 # The expectation for a case: sets want and why
 function expect(kernel, id,	i) {
 	for (i = 1; i <= nr; i++)
-		if ((rule_kernel[i] == kernel || rule_kernel[i] == "both") &&
-		    id ~ ("^(" rule_case[i] ")$") &&
+		if (applies(i, kernel) && id ~ ("^(" rule_case[i] ")$") &&
 		    (rule_verdict[i] != "SKIP" ||
 		     (verdict(kernel, id) == "SKIP" && reason[kernel, id] ~ rule_why[i]))) {
 			want = rule_verdict[i]
@@ -51,6 +58,10 @@ BEGIN {
 FILENAME == ARGV[1] {
 	if (/^#/ || !NF)
 		next
+	if ($1 == "mended") {
+		mended[rest(3)] = $2
+		next
+	}
 	rule_kernel[++nr] = $1
 	rule_verdict[nr] = $2
 	rule_case[nr] = $3
