@@ -356,6 +356,31 @@ series() {
 	sed -e 's/#.*//' -e '/^[[:space:]]*$/d' "$1/series" | sed "s|^|$1/|"
 }
 
+# The groups of the series of directory $1: "GROUP LETTER FIRST LAST", where LETTER names the
+# cover letter, and the patches are counted from 1
+series_groups() {
+	awk '
+		/^# Group / {
+			group = $3
+			letter = $NF
+			gsub(/[:()]/, "", group)
+			gsub(/[()]/, "", letter)
+		}
+		/^patches/ {
+			if (!(group in last)) {
+				order[++groups] = group
+				name[group] = letter
+				first[group] = patches + 1
+			}
+			last[group] = ++patches
+		}
+		END {
+			for (i = 1; i <= groups; i++)
+				print order[i], name[order[i]], first[order[i]], last[order[i]]
+		}
+	' "$1/series"
+}
+
 # Apply the series of directory $1 on branch $2 of git tree $3, as branch $4.
 # On failure say which patch and hunk, leave the tree as it was and return 1.
 apply_series() {

@@ -1888,15 +1888,23 @@ static void pmd_huge_zero(void)
 	promise(&f, 0, 4 * PAGE, NEW);
 }
 
+/* All of its blocks are those of @clone, too, and durable */
+static struct file shared_pmd_file(char **map, struct file *clone)
+{
+	struct file f = pmd_file(map);
+
+	pattern(*map, 0, 2 * PMD, OLD);
+	*clone = clone_of(&f, "g");
+	sync_file(clone);
+	sync_file(&f);
+	return f;
+}
+
 static void pmd_cow(void)
 {
 	char *p;
-	struct file f = pmd_file(&p), clone;
+	struct file g, f = shared_pmd_file(&p, &g);
 
-	pattern(p, 0, 2 * PMD, OLD);
-	clone = clone_of(&f, "g");
-	sync_file(&clone);
-	sync_file(&f);
 	pattern(p, 0, 64, NEW);
 	pattern(p + PMD + 64, PMD + 64, 64, NEW);
 	sync_to_point(&f);
@@ -1910,12 +1918,8 @@ static void pmd_cow(void)
 static void alone_poison_cow_pmd(void)
 {
 	char *p;
-	struct file f = pmd_file(&p), g;
+	struct file g, f = shared_pmd_file(&p, &g);
 
-	pattern(p, 0, 2 * PMD, OLD);
-	g = clone_of(&f, "g");
-	sync_file(&g);
-	sync_file(&f);
 	block_goes_bad(&g, 100 * PAGE);
 	if (store_fails(p, pattern_byte(NEW, 0)))
 		fail("a store to a page that is not bad failed");
