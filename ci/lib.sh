@@ -10,7 +10,7 @@
 set -euo pipefail
 
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-WORK=${WORK:-$TOP/build}
+WORK=$(realpath -m "${WORK:-$TOP/build}")
 LOGS=$WORK/logs
 TREE=$WORK/linux	# git tree: branches base and patched
 OBJ=$WORK/obj		# objects of both, so that the second build is incremental
@@ -40,9 +40,13 @@ RUN_SECONDS=2400	# limit of one that runs all cases, or mounts all their crash s
 CONFIGS=ext4-pmem,ext4-linear,ext4-stripe,xfs-pmem,xfs-linear,xfs-stripe,xfs-rt,ext4-nodax
 CONFIGS=$CONFIGS,ext4-nocache,xfs-nocache,ext4-virtio,xfs-virtio,mini-pmem,mini-linear,mini-stripe
 POISON_CONFIGS=ext4-pmem,xfs-pmem,mini-pmem
+FUZZ_CONFIGS=ext4-pmem,xfs-pmem,xfs-stripe,mini-pmem
+STRESS_SECONDS=60	# for each configuration
+KSELFTEST_CONFIGS=dev,xfs-stripe	# dev: they make ext4 and XFS themselves
 # Each in a guest of its own
 UNBIND_CASES=({ext4-pmem,xfs-pmem,mini-pmem,xfs-rmap}/alone_unbind xfs-rmap/alone_unbind_mapped)
 
+REPLAY=1	# mount the crash states that cases leave behind; empty: do not
 passed=0 failed=0 skipped=0	# what check() counts
 SKIP=77		# exit status of a test that cannot be run, with its reason as output
 
@@ -58,7 +62,7 @@ busybox-static:/bin/busybox dmsetup:/sbin/dmsetup
 e2fsprogs:/sbin/mke2fs xfsprogs:/sbin/mkfs.xfs
 quilt:/usr/bin/quilt ccache:/usr/bin/ccache codespell:/usr/bin/codespell
 shellcheck:/usr/bin/shellcheck ca-certificates:/etc/ssl/certs/ca-certificates.crt
-gnuplot-nox:/usr/bin/gnuplot spin:/usr/bin/spin
+gnuplot-nox:/usr/bin/gnuplot spin:/usr/bin/spin procps:/usr/bin/pkill
 '
 
 # For which machine kernels are built
@@ -69,11 +73,6 @@ export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_COUNT=3
 export GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0='*'
 export GIT_CONFIG_KEY_1=user.name GIT_CONFIG_VALUE_1=series
 export GIT_CONFIG_KEY_2=user.email GIT_CONFIG_VALUE_2=series@localhost
-
-case $WORK in
-/*) ;;
-*) WORK=$PWD/$WORK ;;
-esac
 
 # What the guest has in /bin
 BUSYBOX=/bin/busybox
@@ -87,6 +86,26 @@ say() {
 die() {
 	printf '%s: error: %s\n' "${0##*/}" "$*" >&2
 	exit 1
+}
+
+# Print the comment at the top of the script, and stop
+usage() {
+	sed -n '3,/^$/s/^# \{0,1\}//p' "$0"
+	exit 1
+}
+
+# Stop what runs in the background, remove what guests have left, and leave the tree as
+# the user expects it
+clean_up() {
+	local pid
+	for pid in $(jobs -p); do
+		pkill -P "$pid" || true
+		kill "$pid" 2>/dev/null || true
+	done
+	wait
+	rm -f "$WORK"/{ram,disk,initrd,virtio}.*
+	# Not before refuse_to_lose_work() has looked at it
+	[ -z "${BASE_FULL:-}" ] || git -C "$TREE" checkout -q -f patched 2>/dev/null || true
 }
 
 # check NAME COMMAND...: one test; what the command prints is shown if it fails
@@ -187,6 +206,14 @@ setup() {
 	local missing
 	mkdir -p "$WORK" 2>/dev/null || true
 	[ -w "$WORK" ] || die "$WORK is not yours; set WORK to a directory that is"
+	# A script that another one has called works under the lock of that
+	if [ "${LOCKED:-}" != "$WORK" ]; then
+		exec {lock}>"$WORK/lock"
+		flock -n "$lock" || die "another script works in $WORK"
+		export LOCKED=$WORK
+		trap clean_up EXIT
+		trap 'exit 130' INT TERM
+	fi
 	# Images of Debian come without the lists
 	if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null &&
 	   ! apt-get indextargets 'Created-By: Packages' 2>/dev/null | grep -q .; then
@@ -222,20 +249,32 @@ commit_all() {
 		git -C "$1" commit -q -m "$2"
 }
 
+# Is branch $1 of $TREE where it was when it was noted in file $2?
+is_at() {
+	[ "$(git -C "$TREE" rev-parse -q --verify "$1")" = "$(cat "$2" 2>/dev/null)" ]
+}
+
 # Commits and edits in $TREE that patches/ does not have must not get lost
 refuse_to_lose_work() {
 	[ -d "$TREE/.git" ] || return 0
 	if [ -n "$(git -C "$TREE" status --porcelain -uno)" ]; then
 		die "$TREE has uncommitted changes; commit them and run ci/export, or drop them"
 	fi
-	if git -C "$TREE" rev-parse -q --verify patched >/dev/null &&
-	   [ "$(git -C "$TREE" rev-parse patched)" != "$(cat "$WORK/patched.head" 2>/dev/null)" ]; then
+	is_at base "$WORK/base.head" || die "branch base of $TREE has moved; commit on patched"
+	is_at patched "$WORK/patched.head" ||
 		die "branch patched of $TREE has commits that patches/ has not; run ci/export"
-	fi
 }
 
 new_tree() {
-	rm -rf "$TREE" "$OBJ" "$WORK"/{base.id,patched.id,patched.head,base/id,patched/id}
+	local branch
+	for branch in $(git -C "$TREE" for-each-ref --format='%(refname:short)' refs/heads 2>/dev/null); do
+		case $branch in
+		base | patched | post/old) continue ;;
+		esac
+		is_at "$branch" "$WORK/$branch.head" || die "there is a new base, but branch $branch" \
+			"of $TREE would be lost; delete it, or set WORK to another directory"
+	done
+	rm -rf "$TREE" "$WORK"/obj* "$WORK"/{base,patched}.{id,head} "$WORK"/{base,patched}/id
 	mkdir -p "$TREE"
 	git -C "$TREE" init -q -b base
 	git -C "$TREE" config gc.auto 0
@@ -262,7 +301,7 @@ unpack() {
 	fi
 }
 
-# Print the path of package $1 of suite $2, downloaded if need be
+# Print the path of package $1 of suite $2, downloaded if need be; return 1 if there is none
 download() {
 	local dir=$WORK/download version deb
 	mkdir -p "$dir"
@@ -272,36 +311,44 @@ download() {
 	deb=$dir/${1}_${version//:/%3a}_all.deb
 	if [ ! -f "$deb" ]; then
 		say "base: downloading $1 $version" >&2
-		(cd "$dir" && logged download.log apt-get download "$1=$version") || return 1
+		(cd "$dir" && logged download.log apt-get download "$1=$version") || return 2
 	fi
 	echo "$deb"
 }
 
+# What the Makefile on standard input says
 tree_version() {
 	awk '$2 == "=" && /^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION)/ { v[$1] = $3 }
-	     END { printf "%s.%s.%s%s", v["VERSION"], v["PATCHLEVEL"], v["SUBLEVEL"], v["EXTRAVERSION"] }' \
-		"$1/Makefile"
+	     END { printf "%s.%s.%s%s", v["VERSION"], v["PATCHLEVEL"], v["SUBLEVEL"], v["EXTRAVERSION"] }'
+}
+
+# Print the path of Debian's source package: of $BASE_VERSION, or of a later one
+debian_source() {
+	local package=linux-source-$BASE_VERSION status=0
+	download "$package" "$BASE_SUITE" || status=$?
+	[ $status = 1 ] || return $status
+	package=$(apt-cache search --names-only "^linux-source-${BASE_VERSION%%.*}\." |
+		awk '{ print $1 }' | sort -V | tail -n 1)
+	if [ -z "$package" ] || ! download "$package" "$BASE_SUITE"; then
+		die "no linux-source-${BASE_VERSION%%.*}.* package; set KERNEL, see README"
+	fi
+	say "base: WARNING: linux-source-$BASE_VERSION is no longer offered, taking $package" >&2
 }
 
 # Make branch base of $TREE: of KERNEL if the user has set it (a directory, a
 # tarball or the URL of a git repository), else of Debian's source package
 get_base() {
-	local source id deb package
+	local source id deb
 	source=${KERNEL:-debian}
 	refuse_to_lose_work
+	id=$(cat "$WORK/base.id" 2>/dev/null || true)
 	if [ -z "${KERNEL:-}" ]; then
-		private_apt
-		package=linux-source-$BASE_VERSION
-		if ! deb=$(download "$package" "$BASE_SUITE"); then
-			package=$(apt-cache search --names-only "^linux-source-${BASE_VERSION%%.*}\." |
-				awk '{ print $1 }' | sort -V | tail -n 1)
-			if [ -z "$package" ] || ! deb=$(download "$package" "$BASE_SUITE"); then
-				die "no linux-source-${BASE_VERSION%%.*}.* package; set KERNEL, see README"
-			fi
-			say "base: WARNING: linux-source-$BASE_VERSION is no longer offered," \
-				"taking $package"
+		# Once there it stays, whatever Debian has now; remove base.id for another one
+		if [[ $id != linux-source-* ]]; then
+			private_apt
+			deb=$(debian_source) || exit 1
+			id=$(basename "$deb")
 		fi
-		id=$(basename "$deb")
 	elif [ -d "$KERNEL/.git" ] || [ -f "$KERNEL/.git" ]; then
 		id="$KERNEL $(git -C "$KERNEL" rev-parse HEAD)"
 		if [ -n "$(git -C "$KERNEL" status --porcelain -uno)" ]; then
@@ -322,7 +369,7 @@ get_base() {
 		new_tree
 		if [ -z "${KERNEL:-}" ]; then
 			unpack "$deb" "$TREE"
-			commit_all "$TREE" "$package"
+			commit_all "$TREE" "${id%%_*}"
 		elif [[ $KERNEL == *://* ]]; then
 			rm -rf "$TREE"
 			logged clone.log git clone -q --depth 1 -b "v$BASE_VERSION" "$KERNEL" "$TREE"
@@ -340,11 +387,10 @@ get_base() {
 			commit_all "$TREE" "tarball"
 		fi
 		[ -f "$TREE/fs/dax.c" ] || die "$source holds no kernel source"
+		git -C "$TREE" rev-parse base >"$WORK/base.head"
 		echo "$id" >"$WORK/base.id"
 	fi
-	BASE_FULL=$(git -C "$TREE" show base:Makefile >"$WORK/Makefile.base" &&
-		mkdir -p "$WORK/v" && mv "$WORK/Makefile.base" "$WORK/v/Makefile" &&
-		tree_version "$WORK/v")
+	BASE_FULL=$(git -C "$TREE" show base:Makefile | tree_version)
 	case $BASE_FULL in
 	$BASE_VERSION.*) say "base: $BASE_FULL" ;;
 	*) say "base: WARNING: $BASE_FULL, the series is for $BASE_VERSION" ;;
@@ -391,7 +437,7 @@ apply_series() {
 	git -C "$tree" checkout -q -B applying
 	for patch in $(series "$dir"); do
 		# The committer's date is the author's, so that ids do not depend on the day
-		if ! git -C "$tree" am -q --committer-date-is-author-date --keep-cr "$patch" >"$log" 2>&1; then
+		if ! git -C "$tree" am -q --committer-date-is-author-date "$patch" >"$log" 2>&1; then
 			git -C "$tree" am --abort >/dev/null 2>&1 || true
 			git -C "$tree" checkout -q -f "$from"
 			git -C "$tree" branch -q -D applying
@@ -544,6 +590,7 @@ make_initramfs() {
 	mkdir -p "$dir"/{bin,dev,mnt,proc,sys,tmp,kselftest}
 	cp "$BUSYBOX" "$dir/bin/"
 	ln -s busybox "$dir/bin/sh"
+	ln -s mke2fs "$dir/bin/mkfs.ext4"
 	for program in "${PROGRAMS[@]}"; do
 		add_program "$dir" "$program"
 	done
@@ -563,15 +610,21 @@ make_initramfs() {
 # have them, in $LOGS/$1.cases.  A program must report as many tests as it planned.
 kselftest_cases() {
 	awk '
+		$1 == "case"
 		$1 == "kselftest" { programs++; config = $2; program = $3; plan = seen = 0 }
-		$1 == "tap" && $2 ~ /^1\.\./ { plan = substr($2, 4) }
+		$1 == "tap" && $2 ~ /^1\.\./ { plan = substr($2, 4) + 0 }
 		$1 == "tap" && ($2 == "ok" || ($2 == "not" && $3 == "ok")) {
 			seen++
-			name = $2 == "ok" ? $4 : $5
+			# fsdax.VARIANT.TEST: VARIANT is a file system that it makes on
+			# the device, or dir
+			split($2 == "ok" ? $4 : $5, name, ".")
+			if ((config == "dev") == (name[2] == "dir"))
+				next
 			verdict = $2 != "ok" ? "FAIL" : / # SKIP/ ? "SKIP" : "PASS"
 			why = $0
 			sub(/.*# SKIP */, "", why)
-			print "case kselftest-" config "/" name, verdict, verdict == "SKIP" ? why : ""
+			print "case kselftest-" (config == "dev" ? name[2] "-dev" : config) \
+				"/" name[3], verdict, verdict == "SKIP" ? why : ""
 		}
 		$1 == "status" && (!plan || seen != plan) {
 			print "case kselftest-" config "/" program, "FAIL",
@@ -584,6 +637,13 @@ kselftest_cases() {
 	' "$LOGS/$1.results" >"$LOGS/$1.cases"
 }
 
+# What a recorded result is of
+of_what() {
+	printf 'Of ci/%s, series %s on %s (%s)\n' "${0##*/}" \
+		"$(git -C "$TOP" describe --always --dirty 2>/dev/null || echo unknown)" \
+		"$BASE_FULL" "$(cat "$WORK/base.id")"
+}
+
 # Print the table of the verdicts in files "$@", each KERNEL=FILE; see table.awk
 table() {
 	awk -f "$TOP/tools/testing/cases/table.awk" "$TOP/tools/testing/cases/expected" "$@" \
@@ -592,12 +652,12 @@ table() {
 	read -r _ PASSED FAILED SKIPPED < <(grep '^result ' "$LOGS/table")
 }
 
-# boot NAME KERNEL APPEND [model arguments]: run one guest.  KERNEL is base or
-# patched; NAME.initrd is appended to the initramfs if it exists, and NAME.pmem is what
-# the first pmem device has at the beginning.  Leaves
-# NAME.results and NAME.console in $LOGS.  Fails, with the reason on standard
-# output, if the guest does not start or end its job, or if the kernel log has a
-# splat that tools/testing/cases/splats does not list for that kernel.
+# boot NAME KERNEL APPEND [MODEL [SECONDS]]: run one guest.  KERNEL is a directory of $WORK
+# that build() has made, MODEL the arguments of the power-fail model, SECONDS the limit.
+# NAME.initrd is appended to the initramfs if it exists, and NAME.pmem is what the first pmem
+# device has at the beginning.  Leaves NAME.results and NAME.console in $LOGS.  Fails, with
+# the reason on standard output, if the guest does not start or end its job, or if the kernel
+# log has a splat that tools/testing/cases/splats does not list for that kernel.
 boot() {
 	local name=$1 kernel=$2 append=$3 model=${4:-} seconds=${5:-$RUN_SECONDS}
 	local ram=$WORK/ram.$name disk=$WORK/disk.$name initrd=$WORK/initrd.$name
@@ -628,7 +688,7 @@ boot() {
 		args+=(-object "memory-backend-file,id=virtio,size=$PMEM_SIZE,share=on,mem-path=$virtio"
 			-device "virtio-pmem-pci,memdev=virtio,memaddr=$VIRTIO_START")
 	fi
-	timeout -k 5 "$seconds" "$QEMU" -accel "$ACCEL" -cpu max -smp 2 \
+	timeout --foreground -k 5 "$seconds" "$QEMU" -accel "$ACCEL" -cpu max -smp 2 \
 		-object "memory-backend-file,id=ram,size=$RAM_SIZE,share=on,mem-path=$ram" \
 		-machine "$MACHINE,memory-backend=ram" -m "$((RAM_SIZE >> 20)),slots=1,maxmem=8G" \
 		-nodefaults -no-reboot -display none -serial "file:$console" \
@@ -668,6 +728,8 @@ check_boot() {
 
 # replay NAME KERNEL LOG: the second boot for what guest NAME has promised
 replay() {
+	: >"$LOGS/replay-$1.results"
+	[ -n "$REPLAY" ] || return 0
 	local name=$1 kernel=$2 log=$3 dir=$WORK/promises.$1
 	mkdir -p "$dir"
 	grep -E '^(point|promise|promise-hash) ' "$LOGS/$name.results" >"$dir/promises"
@@ -688,7 +750,7 @@ run_cases() {
 	boot "record-$kernel" "$kernel" "job=record configs=$CONFIGS" \
 		"vmlinux=$WORK/$kernel/vmlinux,report=$LOGS/$kernel.report,record=$log" || return 1
 	replay "record-$kernel" "$kernel" "$log" || return 1
-	boot "kselftest-$kernel" "$kernel" "job=kselftest configs=ext4-pmem,xfs-pmem" || return 1
+	boot "kselftest-$kernel" "$kernel" "job=kselftest configs=$KSELFTEST_CONFIGS" || return 1
 	kselftest_cases "kselftest-$kernel"
 	boot "poison-$kernel" "$kernel" "job=record configs=$POISON_CONFIGS cases=alone_poison" \
 		"vmlinux=$WORK/$kernel/vmlinux" || return 1
@@ -708,6 +770,18 @@ run_cases() {
 		"$LOGS"/{kselftest,poison,unbind}-"$kernel".cases >"$LOGS/$kernel.cases"
 }
 
+# The tests that the kselftests of kernel $1 have, for each of $KSELFTEST_CONFIGS
+list_kselftests() {
+	local dir=$WORK/$1/kselftest/dax config
+	# The base has none of its own, and those of arm64 do not run here
+	[[ $1 != base && $1 != arm64 ]] || dir=$WORK/patched/kselftest/dax
+	echo "${KSELFTEST_CONFIGS/dev/ext4-dev,xfs-dev}" | tr , '\n' | while read -r config; do
+		# The last column, below two lines of a header
+		"$dir/fsdax" -l 2>&1 | awk -v config="$config" \
+			'/^---/ { list = 1; next } list && NF { print "kselftest-" config "/" $NF }'
+	done
+}
+
 # Every case that run_cases() must have a verdict of, for kernels "$@"
 list_cases() {
 	local kernel config name
@@ -718,6 +792,7 @@ list_cases() {
 			done
 			bad_block_cases | sed 's|[^,]*,|xfs-pmem/&\n|g' | tr -d ,
 			printf '%s\n' "${UNBIND_CASES[@]}"
+			list_kselftests "$kernel"
 			for config in ${CONFIGS//,/ }; do
 				for name in $("$WORK/tools/cases" list | grep -v '^alone_'); do
 					echo "$config/$name"

@@ -6,14 +6,17 @@
 #
 # FILE are what the program has printed on that kernel.  Of the lines for kernel
 # functions only the more interesting ones are shown.  The last line is
-# "result MET MISSED MISSING"; MISSING counts what only one kernel has reported.
+# "result MET MISSED MISSING"; MISSING counts what only one kernel has reported, and bars
+# that are about nothing.
 
 function known(config, measure, params,		i, n, word)
 {
 	for (i = 1; i <= nr_bars; i++) {
 		n = split(bar[i], word, " ")
-		if (config ~ word[1] && measure ~ word[2] && params ~ word[3])
+		if (config ~ word[1] && measure ~ word[2] && params ~ word[3]) {
+			used[i]
 			return word[n]
+		}
 	}
 	return ""
 }
@@ -74,6 +77,12 @@ END {
 			base == "" ? "-" : base, patched == "" ? "-" : patched, ratio, want, verdict)
 		sub(/ +$/, "", line)
 		print line
+	}
+	for (i = 1; i <= nr_bars; i++) {
+		if (!(i in used)) {
+			print "nothing is measured for the bar " bar[i]
+			missing++
+		}
 	}
 	printf "\nresult %d %d %d\n", met, missed, missing
 }

@@ -1457,6 +1457,45 @@ static void pin_and_remap(void)
 	promise(&f, PAGE, 7 * PAGE, OLD);
 }
 
+/*
+ * A file gets longer, so the block at its end, which it shares, is replaced by one whose rest
+ * is zeroes.  A page of it that is being read from has to be waited for.
+ */
+static void pin_extend_shared(void)
+{
+	size_t size = 8 * PAGE + 100;
+	struct file f = create_file("f", size, OLD), g = clone_of(&f, "g");
+	char *p = map_file(&f, 0, 9 * PAGE), byte;
+	struct iovec iov = { p + 8 * PAGE, 1 };
+	int fds[2], status;
+	pid_t child;
+
+	if (strstr(config_name, "-nodax"))
+		skip("about layouts of DAX files");
+	sync_file(&g);
+	sync_file(&f);
+	check(pipe(fds), "pipe");
+	if (vmsplice(fds[1], &iov, 1, 0) != 1)
+		fail("vmsplice: %m");
+	child = fork();
+	if (!child)
+		_exit(fallocate(f.fd, 0, 16 * PAGE, PAGE) ? errno : 0);
+	usleep(300000);
+	if (waitpid(child, &status, WNOHANG) == child)
+		fail("the page is in use, and the block was replaced");
+	if (read(fds[0], &byte, 1) != 1 || (uint8_t)byte != pattern_byte(OLD, 8 * PAGE))
+		fail("wrong data in the pipe");
+	close(fds[0]);
+	close(fds[1]);
+	waitpid(child, &status, 0);
+	if (status)
+		fail("fallocate: status 0x%x", status);
+	sync_to_point(&f);
+	promise(&f, 0, size, OLD);
+	promise(&f, size, 17 * PAGE - size, 0);
+	promise(&g, 0, size, OLD);
+}
+
 static void process_vm_write(void)
 {
 	struct file f = create_file("f", 8 * PAGE, OLD);
@@ -2039,6 +2078,37 @@ static void alone_pmd_clone_read(void)
 	promise(&g, 3 * PAGE, PMD - 3 * PAGE, NEW);
 }
 
+/*
+ * A copy on write of one page where the file has a PMD entry.  XFS allocates more blocks for
+ * a copy than are written; those of a write that fails stay, so the fault uses them although
+ * nothing is shared any more.  Crashes v7.3.
+ */
+static void alone_pmd_cow_page(void)
+{
+	char *p, path[128];
+	struct file f = pmd_file(&p), g = create_file("g", PAGE, 3);
+
+	pattern(p, 0, 2 * PMD, OLD);
+	sync_file(&f);
+	clone_range_or_skip(&f, 0, PAGE, &g, 0);
+	if (pwrite(f.fd, short_buffer(0, 0, NEW), PAGE, 0) >= 0 || errno != EFAULT)
+		fail("pwrite from nowhere: %m");
+	snprintf(path, sizeof(path), "%s/%s", test_dir, g.name);
+	check(unlink(path), "unlink");
+	close(g.fd);
+	sync_file(&f);
+	sleep(1);	/* XFS frees the blocks of an unlinked file in the background */
+	(void)*(volatile char *)p;
+	pattern(p + 100 * PAGE, 100 * PAGE, PAGE, NEW);
+	pattern(p + 5 * PAGE, 5 * PAGE, PAGE, NEW);
+	sync_to_point(&f);
+	promise(&f, PAGE, 4 * PAGE, OLD);
+	promise(&f, 5 * PAGE, PAGE, NEW);
+	promise(&f, 6 * PAGE, 94 * PAGE, OLD);
+	promise(&f, 100 * PAGE, PAGE, NEW);
+	promise(&f, 101 * PAGE, 2 * PMD - 101 * PAGE, OLD);
+}
+
 static void content_dedupe(void)
 {
 	struct file f = create_file("f", 64 * PAGE, OLD), g = create_file("g", 64 * PAGE, OLD);
@@ -2082,7 +2152,7 @@ const struct test_case test_cases[] = {
 	CASE(cow_punch_partial), CASE(cow_truncate_partial), CASE(cow_unshare),
 	CASE(cow_unshare_dirty), CASE(zero_partial), CASE(truncate_and_extend),
 	CASE(odirect_read_into), CASE(odirect_read_into_fsync_twice),
-	CASE(pin_far_away), CASE(pin_and_remap),
+	CASE(pin_far_away), CASE(pin_and_remap), CASE(pin_extend_shared),
 	CASE(freeze_blocks_stores), CASE(mmap_mtime),
 	CASE(write_cache_off_on), CASE(write_cache_on_off_on),
 	CASE(idle_flusher), CASE(alone_poison), CASE(alone_unbind), CASE(alone_unbind_mapped),
@@ -2094,6 +2164,6 @@ const struct test_case test_cases[] = {
 	CASE(pmd_truncate_elsewhere), CASE(pmd_punch_inside),
 	CASE(pmd_truncate_inside), CASE(pmd_huge_zero), CASE(pmd_cow), CASE(pmd_clone),
 	CASE(content_cow_write), CASE(content_dedupe), CASE(content_dedupe_unwritten), CASE(content_unshare),
-	CASE(alone_pmd_clone_read),
+	CASE(alone_pmd_clone_read), CASE(alone_pmd_cow_page),
 	{}
 };

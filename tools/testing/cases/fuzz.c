@@ -30,7 +30,7 @@
 #define MAX_PAGES 24
 #define MAX_SIZE (MAX_PAGES * PAGE)
 #define START_PAGES 16
-#define MAX_OPS 16
+#define MAX_OPS 14
 
 enum kind {
 	STORE, STORE_SYNC, LOAD, WRITE, REMAP, TRUNCATE, PUNCH, ZERO, COLLAPSE, INSERT,
@@ -410,7 +410,7 @@ int fuzz(uint64_t seed, int count)
 		rng = seed * 0x9e3779b97f4a7c15 + 1;
 		for (int i = 0; i < 8; i++)
 			random_number(2);
-		nr = 3 + random_number(MAX_OPS - 4);
+		nr = 3 + random_number(MAX_OPS - 2);
 		for (int i = 0; i < nr; i++)
 			ops[i] = random_op();
 		/* Without a sync call at the end nothing is promised */

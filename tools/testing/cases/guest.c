@@ -7,7 +7,6 @@
  *   cases stress CONFIG DIR SEED SECONDS	threads on the same files, see stress.c
  *   cases verify CONFIG DIR PROMISES POINT SEED
  *   cases list
- *   cases model				exit 0 if the power-fail model is there
  *   cases restore POINT SEED			print the name of the restored point
  *
  * Results go to file descriptor 3 as lines:
@@ -40,7 +39,7 @@
 #define CASE_SECONDS 120
 
 #ifndef PAGEMAP_SCAN
-#error "linux-libc-dev is too old"
+#error "HEADERS are too old"
 #endif
 
 const char *test_dir, *config_name;
@@ -572,13 +571,11 @@ int main(int argc, char **argv)
 		return verify(argv + 2);
 	if (!strcmp(cmd, "restore") && argc == 4)
 		return restore(argv + 2);
-	if (!strcmp(cmd, "model"))
-		return !have_model();
 	if (!strcmp(cmd, "list")) {
 		for (const struct test_case *c = test_cases; c->name; c++)
 			puts(c->name);
 		return 0;
 	}
-	fputs("usage: cases run|fuzz|stress|verify|restore|model|list ..., see guest.c\n", stderr);
+	fputs("usage: cases run|fuzz|stress|verify|restore|list ..., see guest.c\n", stderr);
 	return 2;
 }

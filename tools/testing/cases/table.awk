@@ -145,7 +145,7 @@ END {
 		if (replays[k] == 2 * points[k])
 			passed++
 		else {
-			print "unexpected: " k ": some crash states were not"
+			print "unexpected: " k ": some crash states were not mounted"
 			failed++
 		}
 	}

@@ -319,7 +319,7 @@ static int minidax_resize(struct inode *inode, loff_t size)
 		return err;
 	}
 
-	err = dax_break_layout_inode(inode, minidax_wait_pinned);
+	err = dax_break_layout(inode, 0, LLONG_MAX, minidax_wait_pinned);
 	if (err)
 		return err;
 	truncate_setsize(inode, size);
