@@ -62,7 +62,7 @@ busybox-static:/bin/busybox dmsetup:/sbin/dmsetup
 e2fsprogs:/sbin/mke2fs xfsprogs:/sbin/mkfs.xfs
 quilt:/usr/bin/quilt ccache:/usr/bin/ccache codespell:/usr/bin/codespell
 shellcheck:/usr/bin/shellcheck ca-certificates:/etc/ssl/certs/ca-certificates.crt
-gnuplot-nox:/usr/bin/gnuplot spin:/usr/bin/spin procps:/usr/bin/pkill
+gnuplot-nox:/usr/bin/gnuplot spin:/usr/bin/spin procps:/usr/bin/pgrep
 '
 
 # For which machine kernels are built
@@ -94,13 +94,21 @@ usage() {
 	exit 1
 }
 
+# Stop process $1 and all that it has started
+kill_tree() {
+	local child
+	for child in $(pgrep -P "$1"); do
+		kill_tree "$child"
+	done
+	kill "$1" 2>/dev/null || true
+}
+
 # Stop what runs in the background, remove what guests have left, and leave the tree as
 # the user expects it
 clean_up() {
 	local pid
 	for pid in $(jobs -p); do
-		pkill -P "$pid" || true
-		kill "$pid" 2>/dev/null || true
+		kill_tree "$pid"
 	done
 	wait
 	rm -f "$WORK"/{ram,disk,initrd,virtio}.*
