@@ -1115,29 +1115,6 @@ static void cow_write_short(void)
 	promise(&f, pos + n, 7 * PAGE - pos - n, OLD);
 }
 
-/*
- * The second block is not shared and dirty, but the first write gives it a block
- * in the CoW fork.  The second write fails before it has changed anything.
- */
-static void cow_write_fails(void)
-{
-	struct file f = create_file("f", 8 * PAGE, OLD), g = create_file("g", PAGE, 3);
-	char *p;
-
-	clone_range_or_skip(&f, 0, PAGE, &g, 0);
-	sync_file(&g);
-	sync_file(&f);
-	p = map_file(&f, 0, 8 * PAGE);
-	pattern(p + PAGE, PAGE, PAGE, NEW);
-	write_at(&f, 0, PAGE, NEW);
-	if (pwrite(f.fd, short_buffer(PAGE, 0, NEW), PAGE, PAGE) >= 0 ||
-	    errno != EFAULT)
-		fail("pwrite from nowhere: %m");
-	sync_to_point(&f);
-	promise(&f, 0, 2 * PAGE, NEW);
-	promise(&f, 2 * PAGE, 6 * PAGE, OLD);
-}
-
 /* A dirty second block that is not shared, but has a new one in the CoW fork */
 static struct file cow_prealloc(char **p)
 {
@@ -1150,6 +1127,23 @@ static struct file cow_prealloc(char **p)
 	pattern(*p + PAGE, PAGE, PAGE, NEW);
 	write_at(&f, 0, PAGE, NEW);
 	return f;
+}
+
+/*
+ * The second block is not shared and dirty, but the first write gives it a block
+ * in the CoW fork.  The second write fails before it has changed anything.
+ */
+static void cow_write_fails(void)
+{
+	char *p;
+	struct file f = cow_prealloc(&p);
+
+	if (pwrite(f.fd, short_buffer(PAGE, 0, NEW), PAGE, PAGE) >= 0 ||
+	    errno != EFAULT)
+		fail("pwrite from nowhere: %m");
+	sync_to_point(&f);
+	promise(&f, 0, 2 * PAGE, NEW);
+	promise(&f, 2 * PAGE, 6 * PAGE, OLD);
 }
 
 static void cow_prealloc_unshare(void)
