@@ -559,6 +559,7 @@ config_id() {
 objects() {
 	local without=()
 	grep -q '^CONFIG_FS_DAX=y' "$1/.config" || without+=(':!*/dax.c' ':!*/fsdev.c')
+	grep -q '^CONFIG_MEMORY_FAILURE=y' "$1/.config" || without+=(':!*/memory-failure.c')
 	grep -q '^CONFIG_DCSSBLK=' "$1/.config" || without+=(':!drivers/s390')
 	git -C "$TREE" diff --name-only base patched -- '*.c' ':!tools' "${without[@]}" |
 		sed 's/c$/o/'
