@@ -268,7 +268,9 @@ refuse_to_lose_work() {
 	if [ -n "$(git -C "$TREE" status --porcelain -uno)" ]; then
 		die "$TREE has uncommitted changes; commit them and run ci/export, or drop them"
 	fi
-	is_at base "$WORK/base.head" || die "branch base of $TREE has moved; commit on patched"
+	# Not there if a run was stopped before the base was complete
+	[ ! -f "$WORK/base.head" ] || is_at base "$WORK/base.head" ||
+		die "branch base of $TREE has moved; commit on patched"
 	is_at patched "$WORK/patched.head" ||
 		die "branch patched of $TREE has commits that patches/ has not; run ci/export"
 }
@@ -750,6 +752,14 @@ replay() {
 	(cd "$dir" && echo promises | cpio -o -H newc --quiet | gzip -1) >"$WORK/replay-$name.initrd"
 	boot "replay-$name" "$kernel" "job=replay seeds=0,1" "replay=$log" || return 1
 	rm -f "$log" "$WORK/replay-$name.initrd"
+}
+
+# case_passes NAME KERNEL CONFIG/CASE: one case in guest NAME; what it says is printed
+case_passes() {
+	boot "$1" "$2" "job=record configs=${3%/*} cases=${3#*/}" \
+		"vmlinux=$WORK/$2/vmlinux" "$BOOT_SECONDS" || return 1
+	grep '^case ' "$LOGS/$1.results"
+	grep -q "^case $3 PASS" "$LOGS/$1.results"
 }
 
 # What is run on blocks that are bad, with a comma after each
