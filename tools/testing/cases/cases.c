@@ -21,6 +21,7 @@
 #include <sys/mount.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/uio.h>
@@ -445,6 +446,23 @@ static void mmap_mtime(void)
 
 /* ---- settings ---- */
 
+/* Does a store of @byte end in SIGBUS? */
+static bool store_fails(char *p, char byte)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (!pid) {
+		*(volatile char *)p = byte;
+		_exit(0);
+	}
+	check(pid, "fork");
+	waitpid(pid, &status, 0);
+	if (status && !(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS))
+		fail("a store ended with status 0x%x", status);
+	return status;
+}
+
 static bool write_setting(const char *path, const char *value)
 {
 	int fd = open(path, O_WRONLY);
@@ -489,6 +507,59 @@ static void write_cache_on_off_on(void)
 	set_write_cache("1");
 	sync_to_point(&f);
 	promise(&f, 0, 8 * PAGE, NEW);
+}
+
+/* Switching on what is on, and being killed meanwhile, must not switch it off */
+static void write_cache_killed(void)
+{
+	struct file f;
+	char *p;
+
+	set_write_cache("1");
+	for (int i = 0; i < 10; i++) {
+		pid_t pid = fork();
+
+		while (!pid)
+			set_write_cache("1");
+		check(pid, "fork");
+		usleep(50000);
+		kill(pid, SIGKILL);
+		waitpid(pid, NULL, 0);
+	}
+	f = dirty_file("f", 8, &p);
+	sync_to_point(&f);
+	set_write_cache("1");
+	promise(&f, 0, 8 * PAGE, NEW);
+}
+
+/*
+ * sysrq-u makes the file system read-only although a file is open and mapped.  A store
+ * to it may fail after that; if it does not, fsync() must work.
+ */
+static void forced_readonly(void)
+{
+	char *p, byte = pattern_byte(3, 0);
+	struct file f = dirty_file("f", 1, &p);
+	struct statvfs st;
+	bool stored;
+	int tries = 0;
+
+	sync_file(&f);
+	if (!write_setting("/proc/sysrq-trigger", "u"))
+		skip("no sysrq");
+	do {
+		usleep(10000);
+		check(statvfs(test_dir, &st), "statvfs");
+	} while (!(st.f_flag & ST_RDONLY) && ++tries < 1000);
+	if (!(st.f_flag & ST_RDONLY))
+		fail("still writable after 10 s");
+
+	stored = !store_fails(p, byte);
+	if (stored)
+		sync_to_point(&f);
+	check(mount(NULL, test_dir, NULL, MS_REMOUNT, NULL), "remount,rw");
+	if (stored)
+		promise(&f, 0, 1, 3);
 }
 
 /* How often has the flusher of this device looked for something to do while traced? */
@@ -1571,23 +1642,6 @@ static void alone_poison(void)
 	promise(&f, 0, 2 * PAGE, NEW);
 }
 
-/* Does a store of @byte end in SIGBUS? */
-static bool store_fails(char *p, char byte)
-{
-	pid_t pid = fork();
-	int status;
-
-	if (!pid) {
-		*(volatile char *)p = byte;
-		_exit(0);
-	}
-	check(pid, "fork");
-	waitpid(pid, &status, 0);
-	if (status && !(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS))
-		fail("a store ended with status 0x%x", status);
-	return status;
-}
-
 static void expect_error(ssize_t ret, int error, const char *what)
 {
 	if (ret != -1 || errno != error)
@@ -2148,7 +2202,8 @@ const struct test_case test_cases[] = {
 	CASE(odirect_read_into), CASE(odirect_read_into_fsync_twice),
 	CASE(pin_far_away), CASE(pin_and_remap), CASE(pin_extend_shared),
 	CASE(freeze_blocks_stores), CASE(mmap_mtime),
-	CASE(write_cache_off_on), CASE(write_cache_on_off_on),
+	CASE(write_cache_off_on), CASE(write_cache_on_off_on), CASE(write_cache_killed),
+	CASE(forced_readonly),
 	CASE(idle_flusher), CASE(alone_poison), CASE(alone_unbind), CASE(alone_unbind_mapped),
 	CASE(alone_poison_cow_write), CASE(alone_poison_cow_write_short),
 	CASE(alone_poison_cow_overwrite), CASE(alone_poison_cow_fault),
