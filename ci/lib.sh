@@ -827,8 +827,7 @@ list_cases() {
 	done
 }
 
-# A pattern of the splats that kernel $1 is known to have; "any" is for forced_readonly, and
-# not about DAX
+# A pattern of the splats that kernel $1 is known to have
 known_splats() {
 	awk -v k="$1" '$1 == k || $1 == "any" { sub(/^[^ ]+ +/, ""); printf "%s|", $0 } END { print "^$" }' \
 		"$TOP/tools/testing/cases/splats"
