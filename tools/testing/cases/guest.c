@@ -7,7 +7,8 @@
  *   cases stress CONFIG DIR SEED SECONDS	threads on the same files, see stress.c
  *   cases verify CONFIG DIR PROMISES POINT SEED
  *   cases list
- *   cases restore POINT SEED			print the name of the restored point
+ *   cases restore POINT SEED		print the name of the restored point, and how many
+ *						lines were volatile there
  *
  * Results go to file descriptor 3 as lines:
  *   point N CONFIG/CASE
@@ -553,7 +554,7 @@ static int restore(char **argv)
 	request.seed = strtoull(argv[1], NULL, 0);
 	if (!ask(MARK_RESTORE) || request.status != MARK_OK)
 		return 1;
-	puts(request.text);
+	printf("%s %" PRIu64 "\n", request.text, request.lines);
 	return 0;
 }
 

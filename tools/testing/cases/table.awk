@@ -100,6 +100,7 @@ $1 == "replay" && $3 == "FAIL" && v[k, $2] != "FAIL" {
 $1 == "replay" && !((k, $2, $5, $7) in seen) {
 	seen[k, $2, $5, $7] = 1
 	replays[k]++
+	same[k] += $3 == "SAME"
 }
 
 END {
@@ -139,8 +140,9 @@ END {
 		k = kernels[i]
 		if (!points[k])
 			continue
-		printf "%s: %d crash states of %d points were mounted\n", k, \
-			replays[k], points[k]
+		printf "%s: %d crash states of %d points were mounted; " \
+			"%d points have one state only\n", \
+			k, replays[k] - same[k], points[k], same[k]
 		# Two seeds, see job_replay
 		if (replays[k] == 2 * points[k])
 			passed++
