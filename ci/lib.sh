@@ -15,7 +15,7 @@ LOGS=$WORK/logs
 TREE=$WORK/linux	# git tree: branches base and patched
 OBJ=$WORK/obj		# objects of both, so that the second build is incremental
 JOBS=${JOBS:-$(nproc)}
-ACCEL=${ACCEL:-tcg}	# kvm: faster, but the power-fail model needs tcg
+ACCEL=${ACCEL:-tcg}	# kvm: faster, see need_tcg()
 
 BASE_VERSION=7.3	# the series is written for this
 BASE_SUITE=trixie-backports
@@ -88,10 +88,12 @@ die() {
 	exit 1
 }
 
-# Print the comment at the top of the script, and stop
+# Stop with the comment at the top of the script, which is called with arguments "$@"
 usage() {
+	[[ ${1:-} = -h || ${1:-} = --help ]] || exec >&2
 	sed -n '3,/^$/s/^# \{0,1\}//p' "$0"
-	exit 1
+	[[ ${1:-} = -h || ${1:-} = --help ]]
+	exit
 }
 
 # Stop process $1 and all that it has started
@@ -111,7 +113,7 @@ clean_up() {
 		kill_tree "$pid"
 	done
 	wait
-	rm -f "$WORK"/{ram,disk,initrd,virtio}.*
+	rm -f "$WORK"/{ram,disk,initrd,virtio,log}.* "$WORK"/*.{initrd,pmem}
 	# Not before refuse_to_lose_work() has looked at it
 	[ -z "${BASE_FULL:-}" ] || git -C "$TREE" checkout -q -f patched 2>/dev/null || true
 }
@@ -207,6 +209,11 @@ qemu_too_old() {
 	local version
 	version=$(qemu-system-x86_64 --version 2>/dev/null | sed -n 's/.*version \([0-9]*\).*/\1/p')
 	[ "${version:-0}" -lt 10 ]
+}
+
+# The power-fail model is a plugin of TCG
+need_tcg() {
+	[ "$ACCEL" = tcg ] || die "the power-fail model needs ACCEL=tcg"
 }
 
 # Install what is missing
@@ -660,12 +667,25 @@ of_what() {
 		"$BASE_FULL" "$(cat "$WORK/base.id")"
 }
 
-# Print the table of the verdicts in files "$@", each KERNEL=FILE; see table.awk
+# Print the table of the verdicts in files "$@", each KERNEL=FILE, see table.awk, and
+# count them; $TABLE says how many.  A file that is not there is that of a guest that has
+# failed.
 table() {
+	local arg p f s
+	for arg; do
+		touch "${arg#*=}"
+	done
 	awk -f "$TOP/tools/testing/cases/table.awk" "$TOP/tools/testing/cases/expected" "$@" \
 		>"$LOGS/table"
 	grep -v '^result ' "$LOGS/table"
-	read -r _ PASSED FAILED SKIPPED < <(grep '^result ' "$LOGS/table")
+	read -r _ p f s < <(grep '^result ' "$LOGS/table")
+	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+	TABLE="$p passed, $f failed, $s skipped"
+}
+
+# The last line of a script that tests
+count() {
+	echo "$passed passed, $failed failed, $skipped skipped"
 }
 
 # boot NAME KERNEL APPEND [MODEL [SECONDS]]: run one guest.  KERNEL is a directory of $WORK
@@ -723,7 +743,7 @@ check_boot() {
 	local name=$1 kernel=$2 status=$3 seconds=$4 why='' splat
 	local console=$LOGS/$name.console results=$LOGS/$name.results
 	touch "$console" "$results"
-	splat=$(grep -aE 'WARNING: |BUG: |KASAN: |UBSAN: |INFO: rcu|blocked for more than|Kernel panic|Oops' "$console" |
+	splat=$(grep -aE 'WARNING: |BUG: |KASAN: |UBSAN: |INFO: (rcu|trying to register)|blocked for more than|Kernel panic|Oops|EXT4-fs error|XFS.*(Corruption|Assertion)' "$console" |
 		grep -avE "$(known_splats "$kernel")" | head -n 1 | tr -d '\r') || true
 	if [ "$status" = 124 ] || [ "$status" = 137 ]; then
 		why="guest $name still ran after $seconds s and was killed"
@@ -772,7 +792,8 @@ run_cases() {
 	local kernel=$1 log=$WORK/log.$1 id
 	rm -f "$LOGS/$kernel.cases"
 	boot "record-$kernel" "$kernel" "job=record configs=$CONFIGS" \
-		"vmlinux=$WORK/$kernel/vmlinux,report=$LOGS/$kernel.report,record=$log" || return 1
+		"vmlinux=$WORK/$kernel/vmlinux,report=$LOGS/$kernel.report${REPLAY:+,record=$log}" ||
+		return 1
 	replay "record-$kernel" "$kernel" "$log" || return 1
 	boot "kselftest-$kernel" "$kernel" "job=kselftest configs=$KSELFTEST_CONFIGS" || return 1
 	kselftest_cases "kselftest-$kernel"
@@ -782,7 +803,7 @@ run_cases() {
 	grep '^case ' "$LOGS/poison-$kernel.results" >"$LOGS/poison-$kernel.cases"
 	# These are: the blocks are good then
 	boot "bad-$kernel" "$kernel" "job=record configs=xfs-pmem cases=$(bad_block_cases)" \
-		"vmlinux=$WORK/$kernel/vmlinux,record=$log" || return 1
+		"vmlinux=$WORK/$kernel/vmlinux${REPLAY:+,record=$log}" || return 1
 	replay "bad-$kernel" "$kernel" "$log" || return 1
 	rm -f "$LOGS/unbind-$kernel.cases"
 	for id in "${UNBIND_CASES[@]}"; do
