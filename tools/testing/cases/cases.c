@@ -1479,6 +1479,38 @@ static void pin_far_away(void)
 	promise(&f, 32 * PAGE, 8 * PAGE, 0);
 }
 
+/* Punch a hole at the beginning of the file in a child, which may have to wait */
+static pid_t start_punch(const struct file *f)
+{
+	pid_t child = fork();
+
+	if (!child)
+		_exit(fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+				PAGE) ? errno : 0);
+	usleep(100000);
+	return child;
+}
+
+/* What it waits for is over */
+static void end_punch(pid_t child)
+{
+	int status;
+
+	for (int i = 0; waitpid(child, &status, WNOHANG) != child; i++) {
+		if (i == 500) {
+			kill(child, SIGKILL);
+			waitpid(child, &status, 0);
+			fail("the hole is not punched 5 s after the pin is gone");
+		}
+		usleep(10000);
+	}
+	if (WIFEXITED(status) && WEXITSTATUS(status) == EOPNOTSUPP)
+		skip("fallocate mode 0x%x is not supported",
+		     FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE);
+	if (status)
+		fail("fallocate: status 0x%x", status);
+}
+
 /*
  * A hole where a page is being read into, which is mapped again while the one waits
  * for the other
@@ -1488,38 +1520,61 @@ static void pin_and_remap(void)
 	struct file f = create_file("f", 8 * PAGE, OLD);
 	char *p = map_file(&f, 0, 8 * PAGE);
 	struct slow_read r;
-	int status = 0;
 	pid_t child;
 
 	if (strstr(config_name, "-nodax"))
 		skip("about layouts of DAX files");
 	slow_read_start(&r, p);
-	child = fork();
-	if (!child) {
-		if (fallocate(f.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, PAGE))
-			_exit(errno);
-		_exit(0);
-	}
-	usleep(100000);
+	child = start_punch(&f);
 	(void)((volatile char *)p)[0];
 	if (!slow_read_over(&r, 10000))
 		fail("the read does not end");
-	for (int i = 0; waitpid(child, &status, WNOHANG) != child; i++) {
-		if (i == 500) {
-			kill(child, SIGKILL);
-			waitpid(child, &status, 0);
-			fail("the hole is not punched 5 s after the read was over");
-		}
-		usleep(10000);
-	}
-	if (WIFEXITED(status) && WEXITSTATUS(status) == EOPNOTSUPP)
-		skip("fallocate mode 0x%x is not supported",
-		     FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE);
-	if (status)
-		fail("fallocate: status 0x%x", status);
+	end_punch(child);
 	sync_to_point(&f);
 	promise(&f, 0, PAGE, 0);
 	promise(&f, PAGE, 7 * PAGE, OLD);
+}
+
+/* A pipe that holds a reference to the page at @p */
+static void pin_by_pipe(int fds[2], char *p)
+{
+	struct iovec iov = { p, 1 };
+
+	check(pipe(fds), "pipe");
+	if (vmsplice(fds[1], &iov, 1, 0) != 1)
+		fail("vmsplice: %m");
+}
+
+/* Drop it, and see what was in the page */
+static void unpin_by_pipe(int fds[2], off_t off)
+{
+	char byte;
+
+	if (read(fds[0], &byte, 1) != 1 || (uint8_t)byte != pattern_byte(OLD, off))
+		fail("wrong data in the pipe");
+	close(fds[0]);
+	close(fds[1]);
+}
+
+/* A hole where a page is pinned that another file shares, and has mapped all the time */
+static void pin_shared(void)
+{
+	struct file f = create_file("f", 8 * PAGE, OLD), g = clone_of(&f, "g");
+	char *p = map_file(&f, 0, 8 * PAGE), *q = map_file(&g, 0, 8 * PAGE);
+	pid_t child;
+	int fds[2];
+
+	if (strstr(config_name, "-nodax"))
+		skip("about layouts of DAX files");
+	(void)((volatile char *)q)[0];
+	pin_by_pipe(fds, p);
+	child = start_punch(&f);
+	unpin_by_pipe(fds, 0);
+	end_punch(child);
+	sync_to_point(&f);
+	promise(&f, 0, PAGE, 0);
+	promise(&f, PAGE, 7 * PAGE, OLD);
+	promise(&g, 0, 8 * PAGE, OLD);
 }
 
 /*
@@ -1530,8 +1585,7 @@ static void pin_extend_shared(void)
 {
 	size_t size = 8 * PAGE + 100;
 	struct file f = create_file("f", size, OLD), g = clone_of(&f, "g");
-	char *p = map_file(&f, 0, 9 * PAGE), byte;
-	struct iovec iov = { p + 8 * PAGE, 1 };
+	char *p = map_file(&f, 0, 9 * PAGE);
 	int fds[2], status;
 	pid_t child;
 
@@ -1539,19 +1593,14 @@ static void pin_extend_shared(void)
 		skip("about layouts of DAX files");
 	sync_file(&g);
 	sync_file(&f);
-	check(pipe(fds), "pipe");
-	if (vmsplice(fds[1], &iov, 1, 0) != 1)
-		fail("vmsplice: %m");
+	pin_by_pipe(fds, p + 8 * PAGE);
 	child = fork();
 	if (!child)
 		_exit(fallocate(f.fd, 0, 16 * PAGE, PAGE) ? errno : 0);
 	usleep(300000);
 	if (waitpid(child, &status, WNOHANG) == child)
 		fail("the page is in use, and the block was replaced");
-	if (read(fds[0], &byte, 1) != 1 || (uint8_t)byte != pattern_byte(OLD, 8 * PAGE))
-		fail("wrong data in the pipe");
-	close(fds[0]);
-	close(fds[1]);
+	unpin_by_pipe(fds, 8 * PAGE);
 	waitpid(child, &status, 0);
 	if (status)
 		fail("fallocate: status 0x%x", status);
@@ -2217,7 +2266,8 @@ const struct test_case test_cases[] = {
 	CASE(cow_punch_partial), CASE(cow_truncate_partial), CASE(cow_unshare),
 	CASE(cow_unshare_dirty), CASE(zero_partial), CASE(truncate_and_extend),
 	CASE(odirect_read_into), CASE(odirect_read_into_fsync_twice),
-	CASE(pin_far_away), CASE(pin_and_remap), CASE(pin_extend_shared),
+	CASE(pin_far_away), CASE(pin_and_remap), CASE(pin_shared),
+	CASE(pin_extend_shared),
 	CASE(freeze_blocks_stores), CASE(mmap_mtime),
 	CASE(write_cache_off_on), CASE(write_cache_on_off_on), CASE(write_cache_killed),
 	CASE(forced_readonly),

@@ -80,7 +80,8 @@ k == "ids" {
 	next
 }
 
-$1 == "point" { points[k]++ }
+# Of cases that fail when they are run, no crash state is mounted
+$1 == "point" { point_of[k, ++nr_points[k]] = $3 }
 
 $1 == "case" {
 	if (!($2 in known)) {
@@ -89,6 +90,7 @@ $1 == "case" {
 	}
 	v[k, $2] = $3
 	reason[k, $2] = rest(4)
+	ran_into[k, $2] = $3
 }
 
 $1 == "replay" && $3 == "FAIL" && v[k, $2] != "FAIL" {
@@ -138,8 +140,10 @@ END {
 		print bad[i]
 	for (i = 1; i <= nr_kernels; i++) {
 		k = kernels[i]
-		if (!points[k])
+		if (!nr_points[k])
 			continue
+		for (n = 1; n <= nr_points[k]; n++)
+			points[k] += ran_into[k, point_of[k, n]] != "FAIL"
 		printf "%s: %d crash states of %d points were mounted; " \
 			"%d points have one state only\n", \
 			k, replays[k] - same[k], points[k], same[k]
