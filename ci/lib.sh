@@ -83,6 +83,12 @@ say() {
 	printf '%s %s\n' "$(date +%H:%M:%S)" "$*"
 }
 
+# What goes on, also where the output is that of a test
+exec 3>&1
+progress() {
+	say "$@" >&3
+}
+
 die() {
 	printf '%s: error: %s\n' "${0##*/}" "$*" >&2
 	exit 1
@@ -697,6 +703,7 @@ count() {
 boot() {
 	local name=$1 kernel=$2 seconds=${5:-$RUN_SECONDS} status=0 try
 	for try in 1 2 3; do
+		progress "guest: $name"
 		status=0
 		run_guest "$name" "$kernel" "$3" "${4:-}" "$seconds" || status=$?
 		# QEMU 10.0.2 does not survive all that a guest with two CPUs may do when it
