@@ -522,7 +522,7 @@ build_kernel() {
 	configure
 	logged "build-$2.log" kernel_make "$IMAGE" modules headers
 	if grep -q 'warning:' "$LOGS/build-$2.log"; then
-		grep 'warning:' "$LOGS/build-$2.log" | head -n 5 >&2
+		grep -m 5 'warning:' "$LOGS/build-$2.log" >&2
 		rm -rf "$OBJ"	# or the next build would not show them
 		die "kernel $2 builds with warnings, see $LOGS/build-$2.log"
 	fi
