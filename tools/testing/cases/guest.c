@@ -4,6 +4,7 @@
  *
  *   cases run CONFIG DIR [CASE...]	on a DAX file system mounted at DIR
  *   cases fuzz CONFIG DIR SEED COUNT		COUNT random sequences, see fuzz.c
+ *   cases race CONFIG DIR SEED COUNT		the same, several operations at a time, see race.c
  *   cases stress CONFIG DIR SEED SECONDS	threads on the same files, see stress.c
  *   cases verify CONFIG DIR PROMISES POINT SEED
  *   cases list
@@ -439,19 +440,20 @@ void fuzz_result(uint64_t seed, const char *ops)
 	result("fuzz %s seed %" PRIu64 ":%s", config_name, seed, ops);
 }
 
-static int run_fuzz(char **argv)
+/* fuzz.c needs the model, race.c does not */
+static int run_fuzz(const char *name, int (*fn)(uint64_t seed, int count), char **argv)
 {
 	int count = atoi(argv[3]), failures;
 
 	config_name = argv[0];
 	test_dir = argv[1];
-	case_name = "fuzz";
-	if (!have_model())
+	case_name = name;
+	if (fn == fuzz && !have_model())
 		return 3;
-	failures = fuzz(strtoull(argv[2], NULL, 0), count);
+	failures = fn(strtoull(argv[2], NULL, 0), count);
 	remove_files(test_dir);
 	quiet = false;
-	result("case %s/fuzz %s %d of %d sequences failed", config_name,
+	result("case %s/%s %s %d of %d sequences failed", config_name, name,
 	       failures ? "FAIL" : "PASS", failures, count);
 	return 0;
 }
@@ -565,7 +567,9 @@ int main(int argc, char **argv)
 	if (!strcmp(cmd, "run") && argc >= 4)
 		return run(argc - 2, argv + 2);
 	if (!strcmp(cmd, "fuzz") && argc == 6)
-		return run_fuzz(argv + 2);
+		return run_fuzz("fuzz", fuzz, argv + 2);
+	if (!strcmp(cmd, "race") && argc == 6)
+		return run_fuzz("race", race, argv + 2);
 	if (!strcmp(cmd, "stress") && argc == 6)
 		return run_stress(argv + 2);
 	if (!strcmp(cmd, "verify") && argc == 7)
@@ -577,6 +581,6 @@ int main(int argc, char **argv)
 			puts(c->name);
 		return 0;
 	}
-	fputs("usage: cases run|fuzz|stress|verify|restore|list ..., see guest.c\n", stderr);
+	fputs("usage: cases run|fuzz|race|stress|verify|restore|list ..., see guest.c\n", stderr);
 	return 2;
 }

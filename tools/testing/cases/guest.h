@@ -73,10 +73,11 @@ void promise_data(const struct file *f, off_t off, size_t len, const uint8_t *da
 /* What only the second boot can check */
 void promise_later(const struct file *f, off_t off, size_t len, uint64_t seed);
 
-/* For fuzz.c: begin a sequence, whose failure is reported if @verbose; report one */
+/* For fuzz.c and race.c: begin a sequence, whose failure is reported if @verbose; report one */
 void new_case(bool verbose);
 void fuzz_result(uint64_t seed, const char *ops);
 int fuzz(uint64_t seed, int count);
+int race(uint64_t seed, int count);
 
 /* For stress.c */
 unsigned long stress(uint64_t seed, int seconds);
