@@ -516,12 +516,12 @@ static void write_cache_killed(void)
 	promise(&f, 0, 8 * PAGE, NEW);
 }
 
-static sigjmp_buf before_store;
+static sigjmp_buf before_access;
 
-static void no_store(int signal)
+static void bus_error(int signal)
 {
 	(void)signal;
-	siglongjmp(before_store, 1);
+	siglongjmp(before_access, 1);
 }
 
 /*
@@ -550,8 +550,8 @@ static void forced_readonly(void)
 		fail("still writable after 10 s");
 
 	/* Not by a child, which would have to map the page first */
-	signal(SIGBUS, no_store);
-	if (!sigsetjmp(before_store, 1)) {
+	signal(SIGBUS, bus_error);
+	if (!sigsetjmp(before_access, 1)) {
 		*(volatile char *)p = byte;
 		stored = true;
 	}
@@ -1858,6 +1858,71 @@ static void alone_poison_unshare(void)
 	expect_unchanged(&f, &g);
 }
 
+/*
+ * Pages of @f go bad, one after the other, while another process uses @q, the same pages
+ * of a clone: @store to them or load.  Nobody may crash or wait for ever.
+ */
+static void bad_pages_of_clone(struct file *f, struct file *g, bool store)
+{
+	enum { NR = 256, MAPPINGS = 200 };
+	volatile int *page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
+				  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	char *p = map_file(f, 0, NR * PAGE), *q = map_file(g, 0, NR * PAGE);
+	pid_t child;
+
+	/* So that it takes longer to find out who has the page */
+	for (int i = 0; i < MAPPINGS; i++)
+		map_file(f, 0, NR * PAGE);
+	child = fork();
+	if (!child) {
+		signal(SIGBUS, bus_error);
+		for (volatile int i = 0; i < NR; i++) {
+			while (*page < i)
+				;
+			/* Some time while the other one is at it */
+			for (volatile int n = 0; n < i % 16 * 1000; n++)
+				;
+			if (sigsetjmp(before_access, 1))
+				continue;
+			if (store)
+				q[i * PAGE] = 1;
+			else
+				*(volatile char *)(q + i * PAGE);
+		}
+		_exit(0);
+	}
+	check(child, "fork");
+	signal(SIGBUS, bus_error);
+	for (volatile int i = 0; i < NR; i++) {
+		if (sigsetjmp(before_access, 1))
+			continue;
+		*(volatile char *)(p + i * PAGE);
+		*page = i;
+		/* EBUSY: it was shared before, and nobody knows by whom */
+		if (madvise(p + i * PAGE, PAGE, MADV_HWPOISON) && errno != EBUSY) {
+			kill(child, SIGKILL);
+			skip("no MADV_HWPOISON: %m");
+		}
+	}
+	*page = NR;
+	check(waitpid(child, NULL, 0), "waitpid");
+}
+
+static void alone_hwpoison_of_clone(void)
+{
+	struct file f = create_file("f", 256 * PAGE, OLD), g = clone_of(&f, "g");
+
+	bad_pages_of_clone(&f, &g, false);
+}
+
+/* The fault holds the page and wants the lock of the block, the other way round here */
+static void alone_hwpoison_of_copy(void)
+{
+	struct file f = create_file("f", 256 * PAGE, OLD), g = clone_of(&f, "g");
+
+	bad_pages_of_clone(&f, &g, true);
+}
+
 static void unbind_device(void)
 {
 	char path[128];
@@ -2271,7 +2336,8 @@ const struct test_case test_cases[] = {
 	CASE(freeze_blocks_stores), CASE(mmap_mtime),
 	CASE(write_cache_off_on), CASE(write_cache_on_off_on), CASE(write_cache_killed),
 	CASE(forced_readonly),
-	CASE(idle_flusher), CASE(alone_poison), CASE(alone_unbind), CASE(alone_unbind_mapped),
+	CASE(idle_flusher), CASE(alone_poison), CASE(alone_hwpoison_of_clone),
+	CASE(alone_hwpoison_of_copy), CASE(alone_unbind), CASE(alone_unbind_mapped),
 	CASE(alone_poison_cow_write), CASE(alone_poison_cow_write_short),
 	CASE(alone_poison_cow_overwrite), CASE(alone_poison_cow_fault),
 	CASE(alone_poison_cow_pmd), CASE(alone_poison_cow_zero), CASE(alone_poison_unshare),
