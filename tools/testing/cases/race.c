@@ -50,7 +50,11 @@
 #define MAX_LEN (32 * PAGE)
 #define MAX_STEPS 8
 #define MAX_GROUP 4
-#define MAX_ORDERS 6		/* of three operations, or of four of which three are in order */
+/*
+ * Orders of three operations, or of four of which three are in order; each may have read
+ * its source early
+ */
+#define MAX_ORDERS (6 * 8)
 #define SPARE_SMALL 320		/* free blocks */
 #define SPARE_HUGE 3000
 #define HANG_MS 10000
@@ -122,6 +126,7 @@ static size_t other_size;
 static int pipe_fd[2], pagemap, disk;
 static uint32_t seed_of_run = 1;
 static bool interrupted;	/* operations have got a signal */
+static bool clones;		/* files can share blocks */
 static __thread sigjmp_buf bus_error;
 static uint64_t rng;
 
@@ -290,13 +295,20 @@ static ssize_t uring_write(int fd, const uint8_t *from, size_t len, off_t off)
 	return ret;
 }
 
-/* A page at a time, upwards or downwards, 64 bytes of each */
+/* Of each page 64 bytes are written, these */
+static size_t in_page(const struct op *op)
+{
+	return op->seed / 2 % 4 * 64;
+}
+
+/* A page at a time, upwards or downwards */
 static ssize_t pages(const struct op *op, const uint8_t *data)
 {
 	ssize_t ret = op->len;
 
 	for (size_t i = 0; i < op->len / PAGE; i++) {
-		size_t at = (op->seed % 2 ? i : op->len / PAGE - 1 - i) * PAGE;
+		size_t page = op->seed % 2 ? i : op->len / PAGE - 1 - i;
+		size_t at = page * PAGE + in_page(op);
 
 		if (op->kind == STORE_PAGES) {
 			if (store(map[op->f] + op->off + at, data + at, 64) != 64)
@@ -454,8 +466,8 @@ static ssize_t perform(const struct op *op, uint8_t *data)
 	}
 }
 
-/* What it makes of the files, if it has been done */
-static void apply(const struct op *op, struct content *c)
+/* What it makes of the files, if it has been done and has copied what was in @from */
+static void apply(const struct op *op, struct content *c, const struct content *from)
 {
 	uint8_t *data = c->data[op->f];
 	size_t *size = &c->size[op->f], n = op->result;
@@ -475,10 +487,10 @@ static void apply(const struct op *op, struct content *c)
 		break;
 	case WRITE_PAGES:
 	case STORE_PAGES:
-		for (size_t i = 0; i < op->len; i += PAGE)
+		for (size_t i = in_page(op); i < op->len; i += PAGE)
 			if (!by_store || op->off + i + 64 <= *size)
 				fill(data + op->off + i, op->off + i, 64, op->seed);
-		n -= PAGE - 64;
+		n -= PAGE - in_page(op) - 64;
 		break;
 	case ODIRECT:
 		memset(data + op->off, DISK_BYTE, n);
@@ -490,7 +502,7 @@ static void apply(const struct op *op, struct content *c)
 	case COPY_PVM:
 	case COPY_URING:
 	case COPY_RANGE:
-		memmove(data + op->off, c->data[op->g] + op->src, n);
+		memmove(data + op->off, from->data[op->g] + op->src, n);
 		break;
 	case CLONE:
 		n = op->len;
@@ -530,7 +542,10 @@ static void copy_content(struct content *to, const struct content *from)
 	}
 }
 
-/* Each order of the operations of @s, as a path down to one of outcome[] */
+/*
+ * Each order of the operations of @s, as a path down to one of outcome[].  A copy is not
+ * done in an instant: it may have read its source before others have changed it.
+ */
 static void find_outcomes(const struct step *s, int done_mask, const struct content *before)
 {
 	static struct content depth[MAX_GROUP + 1];
@@ -544,12 +559,20 @@ static void find_outcomes(const struct step *s, int done_mask, const struct cont
 		for (int f = 0; f < 2; f++)
 			depth[level].data[f] = malloc(HUGE_SIZE);
 	for (int i = 0; i < s->nr; i++) {
+		const struct op *op = &s->ops[i];
+
 		if (done_mask & 1 << i)
 			continue;
 		if (s->in_order && i > 1 && !(done_mask & 1 << (i - 1)))
 			continue;
 		copy_content(&depth[level], before);
-		apply(&s->ops[i], &depth[level]);
+		apply(op, &depth[level], &depth[level]);
+		find_outcomes(s, done_mask | 1 << i, &depth[level]);
+		if (!copies(op->kind) || op->result <= 0 ||
+		    !memcmp(before->data[op->g] + op->src, now.data[op->g] + op->src, op->result))
+			continue;
+		copy_content(&depth[level], before);
+		apply(op, &depth[level], &now);
 		find_outcomes(s, done_mask | 1 << i, &depth[level]);
 	}
 }
@@ -863,9 +886,10 @@ static void prepare(const struct sequence *seq)
 		case WRITTEN:
 			fill(now.data[f], 0, size, seq->start == CLONED ? seed_of_run :
 			     seed_of_run + f);
-			if (f && seq->start == CLONED &&
-			    !ioctl(file[1].fd, FICLONE, file[0].fd))
+			if (f && seq->start == CLONED) {
+				check(ioctl(file[1].fd, FICLONE, file[0].fd), "FICLONE");
 				break;
+			}
 			if (pwrite(file[f].fd, now.data[f], size, 0) != (ssize_t)size)
 				fail("pwrite: %m");
 			break;
@@ -1031,8 +1055,24 @@ static struct op random_op(const enum kind *kinds, int nr_kinds)
 	return op;
 }
 
+static bool can_clone(void)
+{
+	struct file a, b;
+	bool can;
+
+	new_case(false);
+	a = create_file("a", 0, 0);
+	b = create_file("b", 0, 0);
+	can = !ioctl(b.fd, FICLONE, a.fd);
+	close(a.fd);
+	close(b.fd);
+	return can;
+}
+
 static void random_sequence(struct sequence *seq, uint64_t seed)
 {
+	static const enum kind writes[] = { WRITE, WRITE_PAGES };
+	static const enum kind stores[] = { STORE, STORE_PAGES };
 	enum kind kinds[8];
 	int nr_kinds, groups, stalls;
 
@@ -1041,7 +1081,11 @@ static void random_sequence(struct sequence *seq, uint64_t seed)
 	for (int i = 0; i < 8; i++)
 		random_number(2);
 	seq->huge = !random_number(4);
-	seq->start = random_number(2) ? CLONED : random_number(NR_STARTS);
+	seq->start = random_number(NR_STARTS);
+	if (random_number(2))
+		seq->start = CLONED;
+	if (!clones && seq->start == CLONED)
+		seq->start = random_number(2) ? HOLE : UNWRITTEN;
 	nr_kinds = 2 + random_number(6);
 	/* Copies, and stores, are what this is about */
 	for (int i = 0; i < nr_kinds; i++)
@@ -1060,6 +1104,12 @@ static void random_sequence(struct sequence *seq, uint64_t seed)
 			s->nr = 2 + random_number(MAX_GROUP - 1);
 		for (int k = 0; k < s->nr; k++)
 			s->ops[k] = random_op(kinds, nr_kinds);
+		/* What meets most often is a write and a store to the same file */
+		if (s->nr > 1 && random_number(2)) {
+			s->ops[0] = random_op(writes, 2);
+			s->ops[1] = random_op(stores, 2);
+			s->ops[1].f = s->ops[0].f;
+		}
 		if (s->stall && !can_stall(s->ops[0].kind))
 			s->ops[0].kind = random_number(3) ? WRITE : READ;
 	}
@@ -1098,6 +1148,7 @@ int race(uint64_t seed, int count)
 {
 	int failures = 0;
 
+	clones = can_clone();
 	for (; count--; seed++) {
 		struct sequence seq;
 
