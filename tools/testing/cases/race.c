@@ -121,6 +121,7 @@ static size_t max_size;
 static struct file file[2], other;
 static uint8_t *map[2], *read_map[2];
 static struct content now, outcome[MAX_ORDERS];
+static atomic_int arrivals;
 static int nr_outcomes;
 static size_t other_size;
 static int pipe_fd[2], pagemap, disk;
@@ -301,7 +302,16 @@ static size_t in_page(const struct op *op)
 	return op->seed / 2 % 4 * 64;
 }
 
-/* A page at a time, upwards or downwards */
+/* Who does this at the same time waits here for the other, but not for long */
+static void meet(void)
+{
+	int last = atomic_fetch_add(&arrivals, 1) | 1;
+
+	for (int i = 0; i < 20000 && atomic_load(&arrivals) <= last; i++)
+		;
+}
+
+/* One page after the other, upwards or downwards; every second, so that extents are split */
 static ssize_t pages(const struct op *op, const uint8_t *data)
 {
 	ssize_t ret = op->len;
@@ -310,6 +320,9 @@ static ssize_t pages(const struct op *op, const uint8_t *data)
 		size_t page = op->seed % 2 ? i : op->len / PAGE - 1 - i;
 		size_t at = page * PAGE + in_page(op);
 
+		if ((op->off / PAGE + page) % 2)
+			continue;
+		meet();
 		if (op->kind == STORE_PAGES) {
 			if (store(map[op->f] + op->off + at, data + at, 64) != 64)
 				ret = -1;
@@ -488,7 +501,8 @@ static void apply(const struct op *op, struct content *c, const struct content *
 	case WRITE_PAGES:
 	case STORE_PAGES:
 		for (size_t i = in_page(op); i < op->len; i += PAGE)
-			if (!by_store || op->off + i + 64 <= *size)
+			if ((op->off + i) / PAGE % 2 == 0 &&
+			    (!by_store || op->off + i + 64 <= *size))
 				fill(data + op->off + i, op->off + i, 64, op->seed);
 		n -= PAGE - in_page(op) - 64;
 		break;
@@ -756,6 +770,7 @@ static void run_step(struct step *s)
 	struct uffdio_copy copy;
 	pthread_barrier_t barrier;
 
+	atomic_store(&arrivals, 0);
 	for (int i = 0; i < s->nr; i++) {
 		struct op *op = &s->ops[i];
 
@@ -1019,7 +1034,19 @@ static void shrink(struct sequence *seq)
 	}
 }
 
-static struct op random_op(const enum kind *kinds, int nr_kinds)
+/* Few places, so that they meet: often the same page, often a boundary */
+static size_t random_place(bool huge)
+{
+	size_t place = random_number(random_number(4) ? 3 : SMALL_PAGES) * PAGE;
+
+	if (!random_number(3))
+		place += random_number(PAGE);
+	if (huge && !random_number(3))
+		place += PMD - 2 * PAGE;
+	return place;
+}
+
+static struct op random_op(const enum kind *kinds, int nr_kinds, bool huge)
 {
 	struct op op = {
 		.kind = kinds[random_number(nr_kinds)],
@@ -1028,15 +1055,8 @@ static struct op random_op(const enum kind *kinds, int nr_kinds)
 	};
 	bool pages = op.kind == WRITE_PAGES || op.kind == STORE_PAGES;
 
-	/* Few places, so that they meet: often the same page, often a boundary */
-	op.off = random_number(random_number(4) ? 3 : SMALL_PAGES) * PAGE;
-	op.src = random_number(random_number(4) ? 3 : SMALL_PAGES) * PAGE;
-	if (!random_number(3))
-		op.off += random_number(PAGE);
-	if (!random_number(3))
-		op.src += random_number(PAGE);
-	if (!random_number(4))
-		op.src = op.off;
+	op.off = random_place(huge);
+	op.src = random_number(4) ? random_place(huge) : op.off;
 	switch (random_number(4)) {
 	case 0:
 		op.len = 1 + random_number(200);
@@ -1103,11 +1123,11 @@ static void random_sequence(struct sequence *seq, uint64_t seed)
 		if (s->in_order)
 			s->nr = 2 + random_number(MAX_GROUP - 1);
 		for (int k = 0; k < s->nr; k++)
-			s->ops[k] = random_op(kinds, nr_kinds);
+			s->ops[k] = random_op(kinds, nr_kinds, seq->huge);
 		/* What meets most often is a write and a store to the same file */
 		if (s->nr > 1 && random_number(2)) {
-			s->ops[0] = random_op(writes, 2);
-			s->ops[1] = random_op(stores, 2);
+			s->ops[0] = random_op(writes, 2, seq->huge);
+			s->ops[1] = random_op(stores, 2, seq->huge);
 			s->ops[1].f = s->ops[0].f;
 		}
 		if (s->stall && !can_stall(s->ops[0].kind))
