@@ -37,6 +37,11 @@
  *   write-cow		write of 4 KiB that gives a file blocks of its own instead of
  *	those that it shares with a clone (XFS); at=100: at 100 bytes into one block,
  *	so that it gets two
+ *   write, read, store	of 4 KiB by system call, and to a page that was not mapped, per
+ *	page, by as many threads as "threads" says, each in a part of its own of the
+ *	same file.  file=plain: one that never shared blocks; cloned: one whose clone
+ *	is gone again (XFS); shared: one that shares all of them.
+ *   load		of each page of a file that is aligned for PMDs, per page
  *   tlb		number of TLB flushes (nr_tlb_* in /proc/vmstat) in an fsync
  *	of n dirty pages while another thread of the process runs on another CPU
  *   calls		number of calls of a kernel function in the same; those that
@@ -590,6 +595,115 @@ out:
 }
 
 /* Threads on another CPU, until @stop */
+enum io { WRITE, READ, STORE };
+static const char * const io_names[] = { "write", "read", "store" };
+
+struct io_thread {
+	pthread_t thread;
+	enum io io;
+	int fd;
+	char *p;
+	size_t first, nr;
+};
+
+static void *do_io(void *arg)
+{
+	struct io_thread *t = arg;
+	char buf[PAGE] = "";
+
+	for (size_t i = t->first; i < t->first + t->nr; i++) {
+		if (t->io == WRITE)
+			check(pwrite(t->fd, buf, PAGE, i * PAGE), "pwrite");
+		else if (t->io == READ)
+			check(pread(t->fd, buf, PAGE, i * PAGE), "pread");
+		else
+			store(t->p, i);
+	}
+	return NULL;
+}
+
+/* All pages of @fd by @threads threads; the time that it takes */
+static uint64_t io_by_threads(enum io io, int fd, int threads)
+{
+	struct io_thread t[4];
+	size_t nr = NR_COW / threads;
+	char *p = map(fd, NR_COW, false);
+	uint64_t start = now(), took;
+
+	for (int i = 0; i < threads; i++) {
+		t[i] = (struct io_thread) { .io = io, .fd = fd, .p = p, .first = i * nr, .nr = nr };
+		if (threads == 1)
+			do_io(&t[i]);
+		else if (pthread_create(&t[i].thread, NULL, do_io, &t[i]))
+			fail("pthread_create");
+	}
+	for (int i = 0; i < threads && threads > 1; i++)
+		pthread_join(t[i].thread, NULL);
+	took = now() - start;
+	munmap(p, NR_COW * PAGE);
+	return took;
+}
+
+static void bench_io(int fd, const char *file)
+{
+	for (enum io io = WRITE; io <= STORE; io++)
+		for (int threads = 1; threads <= 4; threads += 3) {
+			struct reps r = {};
+
+			while (again(&r)) {
+				check(fsync(fd), "fsync");
+				add(&r, io_by_threads(io, fd, threads));
+			}
+			result(io_names[io], median(&r) / NR_COW, "file=%s,threads=%d", file, threads);
+		}
+}
+
+/* All pages of @fd are loaded from; its entries stay, page tables do not */
+static void bench_load(int fd, const char *file)
+{
+	struct reps r = {};
+
+	while (again(&r)) {
+		char *p = map(fd, NR_COW, true);
+		uint64_t t = now();
+
+		for (size_t i = 0; i < NR_COW; i++)
+			*(volatile char *)(p + i * PAGE);
+		add(&r, now() - t);
+		munmap(p, NR_COW * PAGE);
+	}
+	result("load", median(&r) / NR_COW, "file=%s", file);
+}
+
+static void bench_sharing(void)
+{
+	int fd = create("plain", NR_COW), clone;
+
+	bench_load(fd, "plain");
+	bench_io(fd, "plain");
+	clone = open(path("clone"), O_RDWR | O_CREAT | O_TRUNC, 0600);
+	check(clone, "open");
+	if (ioctl(clone, FICLONE, fd)) {
+		drop("clone", clone);
+		drop("plain", fd);
+		return;
+	}
+	bench_load(fd, "shared");
+	for (int threads = 1; threads <= 4; threads += 3) {
+		struct reps r = {};
+
+		while (again(&r)) {
+			check(ioctl(clone, FICLONE, fd), "FICLONE");
+			check(fsync(clone), "fsync");
+			add(&r, io_by_threads(STORE, clone, threads));
+		}
+		result("store", median(&r) / NR_COW, "file=shared,threads=%d", threads);
+	}
+	drop("clone", clone);
+	bench_io(fd, "cloned");
+	drop("plain", fd);
+}
+
 static volatile bool stop, started;
 static uint64_t longest;
 static size_t stored_pages;
@@ -1028,6 +1142,7 @@ int main(int argc, char **argv)
 	}
 	bench_small();
 	bench_write_cow();
+	bench_sharing();
 	bench_remove(fitting(16384));
 	in_child(bench_stalls);
 	bench_pmd(fitting(65536));

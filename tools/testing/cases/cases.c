@@ -12,6 +12,7 @@
 #include <linux/falloc.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
@@ -1636,6 +1637,127 @@ static void read_into_mapping(void)
 	promise(&f, 0, 8 * PAGE, NEW);
 }
 
+/* ---- page tables that change meanwhile ---- */
+
+enum { REMAP_PAGES = 1024, REMAP_SYNCS = 6 };	/* two PMDs */
+
+/* A thread stores to one page after the other, and does something to the mapping */
+struct remap {
+	const struct file *f;
+	char *p;
+	char *(*change)(char *p, size_t page);
+	size_t stored;		/* pages */
+	bool stop;
+};
+
+static void *store_and_remap(void *arg)
+{
+	struct remap *r = arg;
+
+	for (size_t i = 0; i < REMAP_PAGES && !__atomic_load_n(&r->stop, __ATOMIC_RELAXED); i++) {
+		pattern(r->p + i * PAGE, i * PAGE, PAGE, NEW);
+		__atomic_store_n(&r->stored, i + 1, __ATOMIC_RELEASE);
+		r->p = r->change(r->p, i);
+	}
+	return NULL;
+}
+
+/*
+ * What was stored when a sync call begins is durable when it returns, whatever happens to
+ * the page tables in between.
+ */
+static void remap(char *(*change)(char *p, size_t page))
+{
+	struct file f = create_file("f", REMAP_PAGES * PAGE, OLD);
+	struct remap r = { .f = &f, .change = change };
+	pthread_t thread;
+	size_t stored = 0;
+
+	r.p = map_file(&f, 0, REMAP_PAGES * PAGE);
+	errno = pthread_create(&thread, NULL, store_and_remap, &r);
+	check(-errno, "pthread_create");
+	for (int i = 0; i < REMAP_SYNCS; i++) {
+		size_t before = stored;
+
+		while (stored < before + 10 && stored < REMAP_PAGES)
+			stored = __atomic_load_n(&r.stored, __ATOMIC_ACQUIRE);
+		sync_to_point(&f);
+		promise(&f, 0, stored * PAGE, NEW);
+	}
+	__atomic_store_n(&r.stop, true, __ATOMIC_RELAXED);
+	pthread_join(thread, NULL);
+}
+
+static char *move_mapping(char *p, size_t page)
+{
+	char *to = mmap(NULL, (REMAP_PAGES + 512) * PAGE, PROT_NONE,
+			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	/* Whole page tables now and then, else their entries */
+	munmap(to, (REMAP_PAGES + 512) * PAGE);
+	to = (char *)(((uintptr_t)to + PMD - 1) & -PMD) + (page % 2) * PAGE;
+	p = mremap(p, REMAP_PAGES * PAGE, REMAP_PAGES * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+	if (p == MAP_FAILED)
+		fail("mremap: %m");
+	return p;
+}
+
+static char *protect_mapping(char *p, size_t page)
+{
+	check(mprotect(p, (page + 1) * PAGE, PROT_READ), "mprotect");
+	check(mprotect(p, (page + 1) * PAGE, PROT_READ | PROT_WRITE), "mprotect");
+	return p;
+}
+
+static char *zap_mapping(char *p, size_t page)
+{
+	check(madvise(p, (page + 1) * PAGE, MADV_DONTNEED), "madvise");
+	return p;
+}
+
+static char *unmap_part(char *p, size_t page)
+{
+	check(munmap(p, (page + 1) * PAGE), "munmap");
+	return p;
+}
+
+static char *fork_mapping(char *p, size_t page)
+{
+	pid_t pid = fork();
+
+	(void)page;
+	check(pid, "fork");
+	if (!pid)
+		_exit(0);
+	waitpid(pid, NULL, 0);
+	return p;
+}
+
+static void remap_mremap(void)
+{
+	remap(move_mapping);
+}
+
+static void remap_mprotect(void)
+{
+	remap(protect_mapping);
+}
+
+static void remap_dontneed(void)
+{
+	remap(zap_mapping);
+}
+
+static void remap_munmap(void)
+{
+	remap(unmap_part);
+}
+
+static void remap_fork(void)
+{
+	remap(fork_mapping);
+}
+
 /* ---- errors ---- */
 
 static void sync_fails(int fd, int error, const char *what)
@@ -2342,6 +2464,8 @@ const struct test_case test_cases[] = {
 	CASE(alone_poison_cow_overwrite), CASE(alone_poison_cow_fault),
 	CASE(alone_poison_cow_pmd), CASE(alone_poison_cow_zero), CASE(alone_poison_unshare),
 	CASE(process_vm_write), CASE(read_into_mapping),
+	CASE(remap_mremap), CASE(remap_mprotect), CASE(remap_dontneed),
+	CASE(remap_munmap), CASE(remap_fork),
 	CASE(pmd_fsync), CASE(pmd_msync_part), CASE(pmd_and_pte),
 	CASE(pmd_truncate_elsewhere), CASE(pmd_punch_inside),
 	CASE(pmd_truncate_inside), CASE(pmd_huge_zero), CASE(pmd_cow), CASE(pmd_clone),

@@ -61,15 +61,26 @@ static void load(char *p, size_t off)
 	(void)*(volatile char *)(p + off);
 }
 
-static char *map(int fd, int sync)
+/* An aligned address where nothing is mapped */
+static char *free_address(void)
 {
 	void *hint = mmap(NULL, FILE_SIZE + PMD, PROT_NONE,
 			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	char *p = (char *)(((uintptr_t)hint + PMD - 1) & -PMD);
 
 	munmap(hint, FILE_SIZE + PMD);
-	p = mmap(p, FILE_SIZE, PROT_READ | PROT_WRITE,
-		 sync ? MAP_SHARED_VALIDATE | MAP_SYNC : MAP_SHARED, fd, 0);
+	return (char *)(((uintptr_t)hint + PMD - 1) & -PMD);
+}
+
+static char *move(char *p)
+{
+	p = mremap(p, FILE_SIZE, FILE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, free_address());
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static char *map(int fd, int sync)
+{
+	char *p = mmap(free_address(), FILE_SIZE, PROT_READ | PROT_WRITE,
+		       sync ? MAP_SHARED_VALIDATE | MAP_SYNC : MAP_SHARED, fd, 0);
 	return p == MAP_FAILED ? NULL : p;
 }
 
@@ -108,7 +119,7 @@ static void *worker(void *arg)
 			maps[f] = map(fd, 0);
 		nr_ops++;
 		/* Errors are expected: no space, no reflink, a file cut short */
-		switch (next(&rng, 20)) {
+		switch (next(&rng, 23)) {
 		case 0 ... 3:
 			store(maps[f], off + next(&rng, 4000), next(&rng, 2 * PAGE));
 			break;
@@ -168,6 +179,17 @@ static void *worker(void *arg)
 				fork_and_store(maps[f], off);
 			else if (!next(&rng, 20))
 				sync();
+			break;
+		case 20:
+			/* Splits a PMD, too */
+			mprotect(maps[f] + off, len, PROT_READ);
+			mprotect(maps[f] + off, len, PROT_READ | PROT_WRITE);
+			break;
+		case 21:
+			madvise(maps[f] + off, len, MADV_DONTNEED);
+			break;
+		case 22:
+			maps[f] = move(maps[f]);
 			break;
 		}
 	}
