@@ -1639,7 +1639,7 @@ static void read_into_mapping(void)
 
 /* ---- page tables that change meanwhile ---- */
 
-enum { REMAP_PAGES = 1024, REMAP_SYNCS = 6 };	/* two PMDs */
+enum { REMAP_PAGES = 1024, REMAP_SYNCS = 2 };	/* two PMDs */
 
 /* A thread stores to one page after the other, and does something to the mapping */
 struct remap {

@@ -352,20 +352,24 @@ static size_t free_blocks(void)
 	return st.f_bavail;
 }
 
-/* A third file takes what is free, and is written */
+/* A third file takes what is free, and is written as long as others leave it something */
 static void reuse_blocks(void)
 {
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 	static uint8_t buf[128 * PAGE];
+	ssize_t written;
 	size_t nr;
 
+	pthread_mutex_lock(&lock);
 	check(ftruncate(other.fd, 0), "ftruncate");
 	check(fsync(other.fd), "fsync");
 	nr = free_blocks();
 	nr = nr > 160 ? nr - 160 : 0;
-	other_size = nr > 128 ? sizeof(buf) : nr * PAGE;
-	fill(buf, 0, other_size, OTHER_SEED);
-	if (pwrite(other.fd, buf, other_size, 0) != (ssize_t)other_size)
-		fail("pwrite of another file: %m");
+	nr = nr > 128 ? 128 : nr;
+	fill(buf, 0, nr * PAGE, OTHER_SEED);
+	written = pwrite(other.fd, buf, nr * PAGE, 0);
+	other_size = written > 0 ? written : 0;
+	pthread_mutex_unlock(&lock);
 }
 
 /* What is read while others change it is not known, but for whose it is */
@@ -1100,7 +1104,7 @@ static void random_sequence(struct sequence *seq, uint64_t seed)
 	rng = seed * 0x9e3779b97f4a7c15 + 1;
 	for (int i = 0; i < 8; i++)
 		random_number(2);
-	seq->huge = !random_number(4);
+	seq->huge = !random_number(clones ? 4 : 2);
 	seq->start = random_number(NR_STARTS);
 	if (random_number(2))
 		seq->start = CLONED;
