@@ -61,26 +61,29 @@ static void load(char *p, size_t off)
 	(void)*(volatile char *)(p + off);
 }
 
-/* An aligned address where nothing is mapped */
-static char *free_address(void)
+/* An aligned address that no other thread gets */
+static char *reserve(void)
 {
-	void *hint = mmap(NULL, FILE_SIZE + PMD, PROT_NONE,
-			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *hint = mmap(NULL, FILE_SIZE + PMD, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *p = (char *)(((uintptr_t)hint + PMD - 1) & -PMD);
 
-	munmap(hint, FILE_SIZE + PMD);
-	return (char *)(((uintptr_t)hint + PMD - 1) & -PMD);
+	if (p > hint)
+		munmap(hint, p - hint);
+	if (p < hint + PMD)
+		munmap(p + FILE_SIZE, hint + PMD - p);
+	return p;
 }
 
 static char *move(char *p)
 {
-	p = mremap(p, FILE_SIZE, FILE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, free_address());
+	p = mremap(p, FILE_SIZE, FILE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, reserve());
 	return p == MAP_FAILED ? NULL : p;
 }
 
 static char *map(int fd, int sync)
 {
-	char *p = mmap(free_address(), FILE_SIZE, PROT_READ | PROT_WRITE,
-		       sync ? MAP_SHARED_VALIDATE | MAP_SYNC : MAP_SHARED, fd, 0);
+	char *p = mmap(reserve(), FILE_SIZE, PROT_READ | PROT_WRITE, MAP_FIXED |
+		       (sync ? MAP_SHARED_VALIDATE | MAP_SYNC : MAP_SHARED), fd, 0);
 	return p == MAP_FAILED ? NULL : p;
 }
 
