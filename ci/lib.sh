@@ -41,6 +41,7 @@ CONFIGS=ext4-pmem,ext4-linear,ext4-stripe,xfs-pmem,xfs-linear,xfs-stripe,xfs-rt,
 CONFIGS=$CONFIGS,ext4-nocache,xfs-nocache,ext4-virtio,xfs-virtio,mini-pmem,mini-linear,mini-stripe
 POISON_CONFIGS=ext4-pmem,xfs-pmem,mini-pmem
 FUZZ_CONFIGS=ext4-pmem,xfs-pmem,xfs-stripe,mini-pmem
+RACE_CONFIGS=ext4-pmem,xfs-pmem,xfs-rmap,xfs-nocache
 STRESS_SECONDS=60	# for each configuration
 KSELFTEST_CONFIGS=dev,xfs-stripe	# dev: they make ext4 and XFS themselves
 # Each in a guest of its own
