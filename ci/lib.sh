@@ -750,7 +750,7 @@ run_guest() {
 		-machine "$MACHINE,memory-backend=ram" -m "$((RAM_SIZE >> 20)),slots=1,maxmem=8G" \
 		-nodefaults -no-reboot -display none -serial "file:$console" \
 		-kernel "$WORK/$kernel/$IMAGE" -initrd "$initrd" \
-		-append "console=$CONSOLE nokaslr panic=-1 $memmap $append" \
+		-append "console=$CONSOLE nokaslr no_timer_check panic=-1 $memmap $append" \
 		-device virtio-serial -chardev "file,id=results,path=$results" \
 		-device virtserialport,chardev=results \
 		-drive "file=$disk,if=none,id=disk,format=raw,throttling.bps-total=65536" \

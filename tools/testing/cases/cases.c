@@ -779,6 +779,19 @@ static void mapsync_sync(void)
 	promise(&f, 0, 8 * PAGE, NEW);
 }
 
+/* The second store needs no fault, and nothing is logged since the fsync of another file */
+static void syncfs_clean_log(void)
+{
+	char *p, *q;
+	struct file f = dirty_file("f", 8, &p), g = dirty_file("g", 1, &q);
+
+	sync_file(&g);
+	pattern(p, 0, 8 * PAGE, 3);
+	check(syncfs(f.fd), "syncfs");
+	point();
+	promise(&f, 0, 8 * PAGE, 3);
+}
+
 static void mapsync_syncfs(void)
 {
 	char *p;
@@ -2425,7 +2438,7 @@ static void content_dedupe(void)
 
 const struct test_case test_cases[] = {
 	CASE(mmap_fsync), CASE(mmap_fdatasync), CASE(mmap_msync),
-	CASE(mmap_msync_part), CASE(mmap_sync), CASE(mmap_syncfs),
+	CASE(mmap_msync_part), CASE(mmap_sync), CASE(mmap_syncfs), CASE(syncfs_clean_log),
 	CASE(mmap_sync_file_range), CASE(mmap_fsync_readonly_fd),
 	CASE(mmap_sparse_pages), CASE(mmap_store_again), CASE(mmap_two_mappings),
 	CASE(mmap_hole), CASE(mmap_preallocated), CASE(mmap_munmap_first),
