@@ -534,7 +534,9 @@ static const struct file_operations minidax_dir_ops = {
 
 static void minidax_evict_inode(struct inode *inode)
 {
+#ifdef MINIDAX_BREAKS_LAYOUT
 	dax_break_layout_final(inode);
+#endif
 	truncate_inode_pages_final(inode->i_mapping);
 	clear_inode(inode);
 	if (!inode->i_nlink)
