@@ -1656,7 +1656,6 @@ enum { REMAP_PAGES = 1024, REMAP_SYNCS = 2 };	/* two PMDs */
 
 /* A thread stores to one page after the other, and does something to the mapping */
 struct remap {
-	const struct file *f;
 	char *p;
 	char *(*change)(char *p, size_t page);
 	size_t stored;		/* pages */
@@ -1682,7 +1681,7 @@ static void *store_and_remap(void *arg)
 static void remap(char *(*change)(char *p, size_t page))
 {
 	struct file f = create_file("f", REMAP_PAGES * PAGE, OLD);
-	struct remap r = { .f = &f, .change = change };
+	struct remap r = { .change = change };
 	pthread_t thread;
 	size_t stored = 0;
 
@@ -1703,16 +1702,18 @@ static void remap(char *(*change)(char *p, size_t page))
 
 static char *move_mapping(char *p, size_t page)
 {
-	char *to = mmap(NULL, (REMAP_PAGES + 512) * PAGE, PROT_NONE,
-			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	size_t len = REMAP_PAGES * PAGE, room = len + PMD + PAGE;
+	char *hint = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *to;
 
 	/* Whole page tables now and then, else their entries */
-	munmap(to, (REMAP_PAGES + 512) * PAGE);
-	to = (char *)(((uintptr_t)to + PMD - 1) & -PMD) + (page % 2) * PAGE;
-	p = mremap(p, REMAP_PAGES * PAGE, REMAP_PAGES * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to);
-	if (p == MAP_FAILED)
+	to = (char *)(((uintptr_t)hint + PMD - 1) & -PMD) + page % 2 * PAGE;
+	if (mremap(p, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, to) == MAP_FAILED)
 		fail("mremap: %m");
-	return p;
+	/* What was reserved and is not needed */
+	if (to > hint)
+		munmap(hint, to - hint);
+	munmap(to + len, hint + room - (to + len));
+	return to;
 }
 
 static char *protect_mapping(char *p, size_t page)
@@ -1730,7 +1731,8 @@ static char *zap_mapping(char *p, size_t page)
 
 static char *unmap_part(char *p, size_t page)
 {
-	check(munmap(p, (page + 1) * PAGE), "munmap");
+	/* Not what is gone already: somebody else may have that address now */
+	check(munmap(p + page * PAGE, PAGE), "munmap");
 	return p;
 }
 

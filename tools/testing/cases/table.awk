@@ -118,7 +118,7 @@ END {
 			k = kernels[i]
 			got = verdict(k, id)
 			expect(k, id)
-			ok = got == want
+			ok = got == want || (want == "ANY" && got ~ /^(PASS|FAIL)$/)
 			printf " %-8s", got
 			if (got == "-" && !((k, id) in must))
 				continue	# the model is tested once
