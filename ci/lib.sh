@@ -499,22 +499,28 @@ fragments() {
 	cat "$TOP/tools/testing/config"/{base,"$ARCH"}.config "${EXTRA_CONFIG:-/dev/null}"
 }
 
-# Merge our fragments and the selftests' into a configuration; complain about
-# options that did not make it
-configure() {
+# Configure $OBJ as the lines of its wanted.config say; complain about options that did not
+# make it
+configure_as_wanted() {
 	local want=$OBJ/wanted.config line missing=
+	! cmp -s "$want" "$OBJ/configured" || return 0
+	logged config.log kernel_make KCONFIG_ALLCONFIG="$want" allnoconfig
+	while read -r line; do
+		grep -qx "$line" "$OBJ/.config" || missing="$missing $line"
+	done < <(grep '^CONFIG_' "$want")
+	[ -z "$missing" ] || die "the kernel's Kconfig refuses:$missing"
+	cp "$want" "$OBJ/configured"
+}
+
+# Merge our fragments and the selftests' into a configuration
+configure() {
 	mkdir -p "$OBJ"
-	fragments >"$want"
 	# The selftests' own needs; hot-plug tests of other subjects want modules
-	sed 's/=m$/=y/' "$TREE/tools/testing/selftests/dax/config" >>"$want"
-	if ! cmp -s "$want" "$OBJ/configured"; then
-		logged config.log kernel_make KCONFIG_ALLCONFIG="$want" allnoconfig
-		while read -r line; do
-			grep -qx "$line" "$OBJ/.config" || missing="$missing $line"
-		done < <(grep '^CONFIG_' "$want")
-		[ -z "$missing" ] || die "the kernel's Kconfig refuses:$missing"
-		cp "$want" "$OBJ/configured"
-	fi
+	{
+		fragments
+		sed 's/=m$/=y/' "$TREE/tools/testing/selftests/dax/config"
+	} >"$OBJ/wanted.config"
+	configure_as_wanted
 }
 
 # Build commit $1: $IMAGE and vmlinux in $WORK/$2

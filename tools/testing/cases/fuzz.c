@@ -68,16 +68,6 @@ static struct state files[NR_FILES];
  */
 static uint64_t run_seed;
 
-static uint64_t rng;
-
-static uint32_t random_number(uint32_t limit)
-{
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return (rng >> 20) % limit;
-}
-
 static struct op random_op(void)
 {
 	struct op op = { .kind = random_number(NR_KINDS), .f = random_number(NR_FILES) };
@@ -86,19 +76,7 @@ static struct op random_op(void)
 	op.off = random_number(START_PAGES + 2) * PAGE;
 	if (random_number(2))
 		op.off += random_number(PAGE);
-	switch (random_number(4)) {
-	case 0:
-		op.len = 1 + random_number(100);
-		break;
-	case 1:
-		op.len = PAGE;
-		break;
-	case 2:
-		op.len = 1 + random_number(3 * PAGE);
-		break;
-	default:
-		op.len = (1 + random_number(8)) * PAGE;
-	}
+	op.len = random_length(100);
 	op.seed = 10 + random_number(1000000);
 	return op;
 }
@@ -407,7 +385,7 @@ int fuzz(uint64_t seed, int count)
 		size_t len = 0;
 		int nr;
 
-		rng = seed * 0x9e3779b97f4a7c15 + 1;
+		random_start(seed);
 		for (int i = 0; i < 8; i++)
 			random_number(2);
 		nr = 3 + random_number(MAX_OPS - 2);

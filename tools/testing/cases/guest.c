@@ -434,6 +434,43 @@ void new_case(bool verbose)
 	settle();
 }
 
+/* Below @limit, from @rng, which is not 0: xorshift */
+uint32_t random_from(uint64_t *rng, uint32_t limit)
+{
+	*rng ^= *rng << 13;
+	*rng ^= *rng >> 7;
+	*rng ^= *rng << 17;
+	return (*rng >> 20) % limit;
+}
+
+static uint64_t sequence_rng;
+
+/* What the next two return after this depends on @seed only */
+void random_start(uint64_t seed)
+{
+	sequence_rng = seed * 0x9e3779b97f4a7c15 + 1;
+}
+
+uint32_t random_number(uint32_t limit)
+{
+	return random_from(&sequence_rng, limit);
+}
+
+/* Up to @few bytes, one page, or some */
+size_t random_length(uint32_t few)
+{
+	switch (random_number(4)) {
+	case 0:
+		return 1 + random_number(few);
+	case 1:
+		return PAGE;
+	case 2:
+		return 1 + random_number(3 * PAGE);
+	default:
+		return (1 + random_number(8)) * PAGE;
+	}
+}
+
 void fuzz_result(uint64_t seed, const char *ops)
 {
 	quiet = false;

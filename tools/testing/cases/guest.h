@@ -76,6 +76,10 @@ void promise_later(const struct file *f, off_t off, size_t len, uint64_t seed);
 /* For fuzz.c and race.c: begin a sequence, whose failure is reported if @verbose; report one */
 void new_case(bool verbose);
 void fuzz_result(uint64_t seed, const char *ops);
+uint32_t random_from(uint64_t *rng, uint32_t limit);
+void random_start(uint64_t seed);
+uint32_t random_number(uint32_t limit);
+size_t random_length(uint32_t few);
 int fuzz(uint64_t seed, int count);
 int race(uint64_t seed, int count);
 

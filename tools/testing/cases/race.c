@@ -129,15 +129,6 @@ static uint32_t seed_of_run = 1;
 static bool interrupted;	/* operations have got a signal */
 static bool clones;		/* files can share blocks */
 static __thread sigjmp_buf bus_error;
-static uint64_t rng;
-
-static uint32_t random_number(uint32_t limit)
-{
-	rng ^= rng << 13;
-	rng ^= rng >> 7;
-	rng ^= rng << 17;
-	return (rng >> 20) % limit;
-}
 
 /* Words that are all different, and tell where they come from */
 static void fill(uint8_t *p, size_t off, size_t len, uint32_t seed)
@@ -1061,19 +1052,7 @@ static struct op random_op(const enum kind *kinds, int nr_kinds, bool huge)
 
 	op.off = random_place(huge);
 	op.src = random_number(4) ? random_place(huge) : op.off;
-	switch (random_number(4)) {
-	case 0:
-		op.len = 1 + random_number(200);
-		break;
-	case 1:
-		op.len = PAGE;
-		break;
-	case 2:
-		op.len = 1 + random_number(3 * PAGE);
-		break;
-	default:
-		op.len = (1 + random_number(8)) * PAGE;
-	}
+	op.len = random_length(200);
 	if (pages)
 		op.len = (8 + random_number(24)) * PAGE;
 	return op;
@@ -1101,7 +1080,7 @@ static void random_sequence(struct sequence *seq, uint64_t seed)
 	int nr_kinds, groups, stalls;
 
 	memset(seq, 0, sizeof(*seq));
-	rng = seed * 0x9e3779b97f4a7c15 + 1;
+	random_start(seed);
 	for (int i = 0; i < 8; i++)
 		random_number(2);
 	seq->huge = !random_number(clones ? 4 : 2);

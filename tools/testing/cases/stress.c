@@ -39,14 +39,6 @@ static void on_sigbus(int sig)
 	siglongjmp(bus_error, sig);
 }
 
-static uint32_t next(uint64_t *rng, uint32_t limit)
-{
-	*rng ^= *rng << 13;
-	*rng ^= *rng >> 7;
-	*rng ^= *rng << 17;
-	return (*rng >> 20) % limit;
-}
-
 static void store(char *p, size_t off, size_t len)
 {
 	if (sigsetjmp(bus_error, 1))
@@ -107,9 +99,9 @@ static void *worker(void *arg)
 
 	memset(buf, 'w', sizeof(buf));
 	while (time(NULL) < end_time) {
-		int f = next(&rng, NR_FILES), fd = fds[f], other = fds[next(&rng, NR_FILES)];
-		size_t off = next(&rng, FILE_SIZE / PAGE - 4) * PAGE;
-		size_t len = (1 + next(&rng, 4)) * PAGE;
+		int f = random_from(&rng, NR_FILES), fd = fds[f], other = fds[random_from(&rng, NR_FILES)];
+		size_t off = random_from(&rng, FILE_SIZE / PAGE - 4) * PAGE;
+		size_t len = (1 + random_from(&rng, 4)) * PAGE;
 		struct file_clone_range clone = {
 			.src_fd = fd, .src_offset = off, .src_length = len,
 			.dest_offset = off,
@@ -117,14 +109,14 @@ static void *worker(void *arg)
 		struct iovec local = { buf, sizeof(buf) }, remote;
 
 		if (!maps[f])
-			maps[f] = map(fd, next(&rng, 2));
+			maps[f] = map(fd, random_from(&rng, 2));
 		if (!maps[f])
 			maps[f] = map(fd, 0);
 		nr_ops++;
 		/* Errors are expected: no space, no reflink, a file cut short */
-		switch (next(&rng, 23)) {
+		switch (random_from(&rng, 23)) {
 		case 0 ... 3:
-			store(maps[f], off + next(&rng, 4000), next(&rng, 2 * PAGE));
+			store(maps[f], off + random_from(&rng, 4000), random_from(&rng, 2 * PAGE));
 			break;
 		case 4:
 			load(maps[f], off);
@@ -139,7 +131,7 @@ static void *worker(void *arg)
 			msync(maps[f] + off, len, MS_SYNC);
 			break;
 		case 8:
-			if (pwrite(fd, buf, next(&rng, sizeof(buf)), off + next(&rng, 4096)))
+			if (pwrite(fd, buf, random_from(&rng, sizeof(buf)), off + random_from(&rng, 4096)))
 				break;
 			break;
 		case 9:
@@ -170,7 +162,7 @@ static void *worker(void *arg)
 			maps[f] = NULL;
 			break;
 		case 17:
-			if (!next(&rng, 8) && disk >= 0 && pread(disk, maps[f] + off, 4096, 0))
+			if (!random_from(&rng, 8) && disk >= 0 && pread(disk, maps[f] + off, 4096, 0))
 				break;
 			break;
 		case 18:
@@ -178,9 +170,9 @@ static void *worker(void *arg)
 			process_vm_writev(getpid(), &local, 1, &remote, 1, 0);
 			break;
 		case 19:
-			if (!next(&rng, 4))
+			if (!random_from(&rng, 4))
 				fork_and_store(maps[f], off);
-			else if (!next(&rng, 20))
+			else if (!random_from(&rng, 20))
 				sync();
 			break;
 		case 20:
