@@ -44,8 +44,6 @@ FUZZ_CONFIGS=ext4-pmem,xfs-pmem,xfs-stripe,mini-pmem
 RACE_CONFIGS=ext4-pmem,xfs-pmem,xfs-rmap,xfs-nocache
 STRESS_SECONDS=60	# for each configuration
 KSELFTEST_CONFIGS=dev,xfs-stripe	# dev: they make ext4 and XFS themselves
-# Each in a guest of its own
-UNBIND_CASES=({ext4-pmem,xfs-pmem,mini-pmem}/alone_unbind)
 
 REPLAY=1	# mount the crash states that cases leave behind; empty: do not
 passed=0 failed=0 skipped=0	# what check() counts
@@ -822,7 +820,7 @@ bad_block_cases() {
 
 # Cases, then their crash states, of one kernel; results in $LOGS/KERNEL.cases
 run_cases() {
-	local kernel=$1 log=$WORK/log.$1 id
+	local kernel=$1 log=$WORK/log.$1
 	rm -f "$LOGS/$kernel.cases"
 	boot "record-$kernel" "$kernel" "job=record configs=$CONFIGS" \
 		"vmlinux=$WORK/$kernel/vmlinux,report=$LOGS/$kernel.report${REPLAY:+,record=$log}" ||
@@ -838,14 +836,8 @@ run_cases() {
 	boot "bad-$kernel" "$kernel" "job=record configs=xfs-pmem cases=$(bad_block_cases)" \
 		"vmlinux=$WORK/$kernel/vmlinux${REPLAY:+,record=$log}" || return 1
 	replay "bad-$kernel" "$kernel" "$log" || return 1
-	rm -f "$LOGS/unbind-$kernel.cases"
-	for id in "${UNBIND_CASES[@]}"; do
-		boot "unbind-$kernel" "$kernel" "job=unbind configs=${id%/*} cases=${id#*/}" \
-			"vmlinux=$WORK/$kernel/vmlinux" || return 1
-		grep '^case ' "$LOGS/unbind-$kernel.results" >>"$LOGS/unbind-$kernel.cases"
-	done
 	cat "$LOGS"/{record,replay-record,bad,replay-bad}-"$kernel".results \
-		"$LOGS"/{kselftest,poison,unbind}-"$kernel".cases >"$LOGS/$kernel.cases"
+		"$LOGS"/{kselftest,poison}-"$kernel".cases >"$LOGS/$kernel.cases"
 	[ -n "$REPLAY" ] || sed -i '/^point /d' "$LOGS/$kernel.cases"
 }
 
@@ -870,7 +862,6 @@ list_cases() {
 				echo "$config/alone_poison"
 			done
 			bad_block_cases | sed 's|[^,]*,|xfs-pmem/&\n|g' | tr -d ,
-			printf '%s\n' "${UNBIND_CASES[@]}"
 			list_kselftests "$kernel"
 			for config in ${CONFIGS//,/ }; do
 				for name in $("$WORK/tools/cases" list | grep -v '^alone_'); do

@@ -81,6 +81,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "profile.h"
+
 #define PAGE 4096ul
 #define PMD (512 * PAGE)
 #define MAX_REPS 9
@@ -124,6 +126,7 @@ static void __attribute__((format(printf, 3, 4))) result(const char *measure, do
 	vprintf(fmt, ap);
 	va_end(ap);
 	printf(" %.0f\n", value);
+	profile_mark(PROFILE_RESULT);
 }
 
 static uint64_t now(void)
@@ -132,6 +135,13 @@ static uint64_t now(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return t.tv_sec * 1000000000ull + t.tv_nsec;
+}
+
+/* The same, where what is measured begins */
+static uint64_t begin(void)
+{
+	profile_mark(PROFILE_START);
+	return now();
 }
 
 static void pin(int cpu)
@@ -156,7 +166,7 @@ static uint32_t random_below(uint32_t limit)
 /**
  * struct reps - the repetitions of one measurement
  *
- * Used as: for (r.n = 0; again(&r); ) { prepare; t = now(); ...; add(&r, now() - t); }
+ * Used as: for (r.n = 0; again(&r); ) { prepare; t = begin(); ...; add(&r, now() - t); }
  */
 struct reps {
 	uint64_t value[MAX_REPS];
@@ -173,6 +183,7 @@ static bool again(struct reps *r)
 
 static void add(struct reps *r, uint64_t value)
 {
+	profile_mark(PROFILE_STOP);
 	r->value[r->n++] = value;
 }
 
@@ -384,7 +395,7 @@ static void bench_fsync_page(int fd, char *p, size_t nr, size_t first, size_t li
 			dirty(p, n);
 			if (processes == 2)
 				dirty_in(&child, n);
-			t = now();
+			t = begin();
 			check(fdatasync(fd), "fdatasync");
 			add(&r, now() - t);
 		}
@@ -404,7 +415,7 @@ static void bench_fsync_call(int fd, char *p, size_t n)
 			uint64_t t;
 
 			dirty_first(p, n);
-			t = now();
+			t = begin();
 			check(data ? fdatasync(fd) : fsync(fd), "fsync");
 			add(&r, now() - t);
 		}
@@ -422,7 +433,7 @@ static void bench_fault_cleaned(int fd, char *p, size_t n, const char *entry)
 		uint64_t t;
 
 		check(fsync(fd), "fsync");
-		t = now();
+		t = begin();
 		dirty_first(p, n);
 		add(&r, now() - t);
 	}
@@ -441,7 +452,7 @@ static void bench_small(void)
 	while (again(&first)) {
 		fd = create("small", n);
 		p = map(fd, n, false);
-		t = now();
+		t = begin();
 		dirty_first(p, n);
 		add(&first, now() - t);
 		munmap(p, n * PAGE);
@@ -482,7 +493,7 @@ static void bench_fsync_one(int fd, char *p[4], size_t mapped)
 
 		for (int i = 0; i < 4; i++)
 			store(p[i], 0);
-		t = now();
+		t = begin();
 		check(fdatasync(fd), "fdatasync");
 		add(&r, now() - t);
 	}
@@ -542,7 +553,7 @@ static void bench_remove(size_t n)
 			dirty_first(p, n);
 			if (!mapped)
 				munmap(p, n * PAGE);
-			t = now();
+			t = begin();
 			if (unlinked) {
 				unlink(path("remove"));
 				if (mapped)
@@ -582,7 +593,7 @@ static void bench_write_cow(void)
 				goto out;
 			}
 			check(fsync(fd), "fsync");
-			t = now();
+			t = begin();
 			for (off_t i = 0; i < NR_COW; i++)
 				check(pwrite(fd, buf, PAGE, (at ? 2 * i : i) * PAGE + at), "pwrite");
 			add(&r, now() - t);
@@ -665,7 +676,7 @@ static void bench_load(int fd, const char *file)
 
 	while (again(&r)) {
 		char *p = map(fd, NR_COW, true);
-		uint64_t t = now();
+		uint64_t t = begin();
 
 		for (size_t i = 0; i < NR_COW; i++)
 			*(volatile char *)(p + i * PAGE);
@@ -1045,10 +1056,10 @@ static void bench_page_cache(void)
 	dirty_first(p, n);
 	check(fsync(fd), "fsync");
 	while (again(&faults)) {
-		t = now();
+		t = begin();
 		dirty_first(p, n);
 		add(&faults, now() - t);
-		t = now();
+		t = begin();
 		check(fsync(fd), "fsync");
 		add(&syncs, now() - t);
 	}

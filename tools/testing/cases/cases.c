@@ -563,56 +563,6 @@ static void forced_readonly(void)
 		promise(&f, 0, 1, 3);
 }
 
-/* How often has the flusher of this device looked for something to do while traced? */
-static int flusher_runs(void)
-{
-	FILE *trace = fopen("/sys/kernel/tracing/trace", "r");
-	char line[512], bdi[64];
-	struct stat st;
-	int n = 0;
-
-	check(stat(test_dir, &st), "stat");
-	snprintf(bdi, sizeof(bdi), "writeback_queue_io: bdi %u:%u:", major(st.st_dev),
-		 minor(st.st_dev));
-	while (trace && fgets(line, sizeof(line), trace))
-		n += !!strstr(line, bdi);
-	if (trace)
-		fclose(trace);
-	return n;
-}
-
-/* A dirty page does not keep the flusher busy, and is still found by sync() */
-static void idle_flusher(void)
-{
-	const char *event = "/sys/kernel/tracing/events/writeback/writeback_queue_io/enable";
-	struct file f;
-	char *p;
-	int n;
-
-	if (strstr(config_name, "-nodax"))
-		skip("about DAX files");
-	if (!write_setting(event, "1"))
-		skip("no tracing");
-	write_setting(event, "0");
-	write_setting("/proc/sys/vm/dirty_writeback_centisecs", "10");
-	write_setting("/proc/sys/vm/dirty_expire_centisecs", "20");
-	f = dirty_file("f", 8, &p);
-	/* Until the inode and what belongs to it has been written */
-	usleep(1500000);
-	write_setting("/sys/kernel/tracing/trace", "");
-	write_setting(event, "1");
-	usleep(2000000);
-	write_setting(event, "0");
-	n = flusher_runs();
-	write_setting("/proc/sys/vm/dirty_writeback_centisecs", "500");
-	write_setting("/proc/sys/vm/dirty_expire_centisecs", "3000");
-	sync();
-	point();
-	promise(&f, 0, 8 * PAGE, NEW);
-	if (n > 5)
-		fail("the flusher ran %d times in 2 s", n);
-}
-
 /* ---- write(2) ---- */
 
 static void write_aligned(void)
@@ -1650,6 +1600,49 @@ static void read_into_mapping(void)
 	promise(&f, 0, 8 * PAGE, NEW);
 }
 
+enum { FAULT_SYNCS = 50 };
+
+/* A thread that faults pages in, and so locks their entry in i_pages, again and again */
+struct faults {
+	volatile char *p;
+	size_t len;
+	bool stop;
+};
+
+static void *fault_again(void *arg)
+{
+	struct faults *f = arg;
+
+	while (!__atomic_load_n(&f->stop, __ATOMIC_RELAXED)) {
+		madvise((char *)f->p, f->len, MADV_DONTNEED);
+		(void)*f->p;
+	}
+	return NULL;
+}
+
+static void store_beside_faults(const struct file *f, char *p, char *other, size_t len)
+{
+	struct faults faults = { .p = other, .len = len };
+	pthread_t thread;
+
+	errno = pthread_create(&thread, NULL, fault_again, &faults);
+	check(-errno, "pthread_create");
+	for (int i = 0; i < FAULT_SYNCS; i++) {
+		pattern(p, 0, PAGE, i % 2 ? OLD : NEW);
+		sync_to_point(f);
+		promise(f, 0, PAGE, i % 2 ? OLD : NEW);
+	}
+	__atomic_store_n(&faults.stop, true, __ATOMIC_RELAXED);
+	pthread_join(thread, NULL);
+}
+
+static void mmap_beside_faults(void)
+{
+	struct file f = create_file("f", PAGE, OLD);
+
+	store_beside_faults(&f, map_file(&f, 0, PAGE), map_file(&f, 0, PAGE), PAGE);
+}
+
 /* ---- page tables that change meanwhile ---- */
 
 enum { REMAP_PAGES = 1024, REMAP_SYNCS = 2 };	/* two PMDs */
@@ -2090,10 +2083,7 @@ static void expect_no_device(const struct file *f, char *p)
 		fail("fsync succeeded");
 }
 
-/*
- * The device is unbound under the file system.  No page is mapped: to unmap one later
- * crashes the kernel.
- */
+/* The device is unbound under the file system, while no page is mapped */
 static void alone_unbind(void)
 {
 	char *p;
@@ -2103,27 +2093,70 @@ static void alone_unbind(void)
 	expect_no_device(&f, map_file(&f, 0, 8 * PAGE));
 }
 
-/* The same while a process stores, where the file system can find it by the device */
-static void alone_unbind_mapped(void)
+static void store_often(char *p)
 {
-	char *p;
-	struct file f = dirty_file("f", 8, &p);
+	for (;;) {
+		*(volatile char *)p += 1;
+		usleep(1000);
+	}
+}
+
+/* The same while a process stores to @p, a page of @f */
+static void unbind_mapped(const struct file *f, char *p, size_t len)
+{
 	pid_t child = fork();
 	int status;
 
 	if (!child)
-		for (;;) {
-			*(volatile char *)p += 1;
-			usleep(1000);
-		}
+		store_often(p);
 	check(child, "fork");
-	check(munmap(p, 8 * PAGE), "munmap");
+	/* XFS may kill who has the page mapped */
+	check(munmap(p, len), "munmap");
 	usleep(100000);
-	expect_no_device(&f, map_file(&f, 0, 8 * PAGE));
+	expect_no_device(f, map_file(f, 0, 8 * PAGE));
 	kill(child, SIGKILL);
 	waitpid(child, &status, 0);
 	if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGBUS)
 		fail("who stored has not got SIGBUS: status 0x%x", status);
+}
+
+static void alone_unbind_mapped(void)
+{
+	char *p;
+	struct file f = dirty_file("f", 8, &p);
+
+	unbind_mapped(&f, p, 8 * PAGE);
+}
+
+static void *close_later(void *arg)
+{
+	sleep(1);
+	close(*(int *)arg);
+	return NULL;
+}
+
+/* Unbinding waits for a page that is in a pipe */
+static void alone_unbind_pinned(void)
+{
+	char *p;
+	struct file f = dirty_file("f", 8, &p);
+	struct iovec iov = { p, PAGE };
+	struct timespec t[2];
+	pthread_t thread;
+	int fds[2];
+
+	check(pipe(fds), "pipe");
+	if (vmsplice(fds[1], &iov, 1, 0) != PAGE)
+		fail("vmsplice: %m");
+	close(fds[1]);
+	check(munmap(p, 8 * PAGE), "munmap");
+	check(-pthread_create(&thread, NULL, close_later, &fds[0]), "pthread_create");
+	clock_gettime(CLOCK_MONOTONIC, &t[0]);
+	expect_no_device(&f, map_file(&f, 0, 8 * PAGE));
+	clock_gettime(CLOCK_MONOTONIC, &t[1]);
+	pthread_join(thread, NULL);
+	if (t[1].tv_sec - t[0].tv_sec + (t[1].tv_nsec - t[0].tv_nsec) / 1e9 < 0.9)
+		fail("a pinned page was not waited for");
 }
 
 /* ---- PMD entries ---- */
@@ -2148,6 +2181,41 @@ static struct file pmd_file(char **p)
 	skip("no PMD mapping: extents are not aligned to 2 MiB");
 }
 
+/* Of a device below a mapped one the file system is not told: wait until it is unmounted */
+static void alone_unbind_below(void)
+{
+	struct file f;
+	pid_t child;
+	int go[2];
+	char *p;
+
+	check(pipe(go), "pipe");
+	child = fork();
+	if (!child) {
+		close(go[1]);
+		if (read(go[0], &child, 1) == 1)
+			unbind_device();
+		_exit(0);
+	}
+	check(child, "fork");
+	f = dirty_file("f", 8, &p);
+	if (write(go[1], "", 1) != 1)
+		fail("write to a pipe: %m");
+	sleep(2);
+	if (!store_fails(p, 1) && !fsync(f.fd))
+		fail("a store was possible, and fsync succeeded");
+	if (waitpid(child, NULL, WNOHANG))
+		fail("a mapped page was not waited for");
+}
+
+static void alone_unbind_pmd(void)
+{
+	char *p;
+	struct file f = pmd_file(&p);
+
+	unbind_mapped(&f, p, 2 * PMD);
+}
+
 static void pmd_fsync(void)
 {
 	char *p;
@@ -2159,6 +2227,14 @@ static void pmd_fsync(void)
 	sync_to_point(&f);
 	promise(&f, 0, PMD, NEW);
 	promise(&f, PMD + 5 * PAGE, PAGE, 3);
+}
+
+static void pmd_beside_faults(void)
+{
+	char *p;
+	struct file f = pmd_file(&p);
+
+	store_beside_faults(&f, p, map_aligned(&f, PMD), PMD);
 }
 
 static void pmd_msync_part(void)
@@ -2446,6 +2522,7 @@ const struct test_case test_cases[] = {
 	CASE(mmap_hole), CASE(mmap_preallocated), CASE(mmap_munmap_first),
 	CASE(mmap_dontneed_first), CASE(mmap_mprotect_first),
 	CASE(mmap_mremap_first), CASE(mmap_fork), CASE(mmap_two_processes),
+	CASE(mmap_beside_faults),
 	CASE(mmap_unlinked), CASE(mmap_freeze), CASE(mmap_evict),
 	CASE(write_aligned), CASE(write_unaligned), CASE(write_append),
 	CASE(write_dsync), CASE(write_and_mmap), CASE(write_copy_file_range), CASE(write_short),
@@ -2473,15 +2550,16 @@ const struct test_case test_cases[] = {
 	CASE(freeze_blocks_stores), CASE(mmap_mtime),
 	CASE(write_cache_off_on), CASE(write_cache_on_off_on), CASE(write_cache_killed),
 	CASE(forced_readonly),
-	CASE(idle_flusher), CASE(alone_poison), CASE(alone_hwpoison_of_clone),
+	CASE(alone_poison), CASE(alone_hwpoison_of_clone),
 	CASE(alone_hwpoison_of_copy), CASE(alone_unbind), CASE(alone_unbind_mapped),
+	CASE(alone_unbind_pmd), CASE(alone_unbind_pinned), CASE(alone_unbind_below),
 	CASE(alone_poison_cow_write), CASE(alone_poison_cow_write_short),
 	CASE(alone_poison_cow_overwrite), CASE(alone_poison_cow_fault),
 	CASE(alone_poison_cow_pmd), CASE(alone_poison_cow_zero), CASE(alone_poison_unshare),
 	CASE(process_vm_write), CASE(read_into_mapping),
 	CASE(remap_mremap), CASE(remap_mprotect), CASE(remap_dontneed),
 	CASE(remap_munmap), CASE(remap_fork),
-	CASE(pmd_fsync), CASE(pmd_msync_part), CASE(pmd_and_pte),
+	CASE(pmd_fsync), CASE(pmd_beside_faults), CASE(pmd_msync_part), CASE(pmd_and_pte),
 	CASE(pmd_truncate_elsewhere), CASE(pmd_punch_inside),
 	CASE(pmd_truncate_inside), CASE(pmd_huge_zero), CASE(pmd_cow), CASE(pmd_clone),
 	CASE(content_cow_write), CASE(content_dedupe), CASE(content_dedupe_unwritten), CASE(content_unshare),

@@ -65,6 +65,8 @@ typedef void (*qemu_plugin_mem_cb)(unsigned int vcpu, qemu_plugin_meminfo_t,
 void qemu_plugin_register_vcpu_init_cb(qemu_plugin_id_t,
 		void (*)(qemu_plugin_id_t, unsigned int vcpu));
 void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t, qemu_plugin_tb_cb);
+void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb *, qemu_plugin_insn_cb, int,
+					  void *);
 void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *,
 		qemu_plugin_insn_cb, int flags, void *udata);
 void qemu_plugin_register_vcpu_insn_exec_cond_cb(struct qemu_plugin_insn *,
