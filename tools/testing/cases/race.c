@@ -784,7 +784,8 @@ static void run_step(struct step *s)
 		check(ioctl(uffd, UFFDIO_API, &api), "UFFDIO_API");
 		threads[0].data = missing_data(&s->ops[0], uffd, &copy);
 		pthread_create(&threads[0].id, NULL, worker, &threads[0]);
-		while (!atomic_load(&s->ops[0].done)) {
+		/* It may also wait for a page that the pipe holds */
+		for (int ms = 0; ms < 200 && !atomic_load(&s->ops[0].done); ms++) {
 			struct pollfd p = { .fd = uffd, .events = POLLIN };
 
 			if (poll(&p, 1, 1) > 0)
@@ -1072,6 +1073,14 @@ static bool can_clone(void)
 	return can;
 }
 
+static bool has_kind(const struct step *s, enum kind kind)
+{
+	for (int i = 0; i < s->nr; i++)
+		if (s->ops[i].kind == kind)
+			return true;
+	return false;
+}
+
 static void random_sequence(struct sequence *seq, uint64_t seed)
 {
 	static const enum kind writes[] = { WRITE, WRITE_PAGES };
@@ -1115,6 +1124,10 @@ static void random_sequence(struct sequence *seq, uint64_t seed)
 		}
 		if (s->stall && !can_stall(s->ops[0].kind))
 			s->ops[0].kind = random_number(3) ? WRITE : READ;
+		/* Not one operation: the size of the file may change in between */
+		for (int k = 0; k < s->nr; k++)
+			if (has_kind(s, TRUNCATE) && s->ops[k].kind == WRITE_PAGES)
+				s->ops[k].kind = WRITE;
 	}
 }
 
