@@ -2181,6 +2181,46 @@ static struct file pmd_file(char **p)
 	skip("no PMD mapping: extents are not aligned to 2 MiB");
 }
 
+static void *unbind_thread(void *arg)
+{
+	(void)arg;
+	unbind_device();
+	return NULL;
+}
+
+static void *remount_thread(void *arg)
+{
+	/* May fail, but must not wait for the pin */
+	mount(NULL, arg, NULL, MS_REMOUNT | MS_RDONLY, NULL);
+	return NULL;
+}
+
+/* Who has a page in a pipe waits for who remounts, and who unbinds for the pipe */
+static void alone_unbind_remount(void)
+{
+	char *p;
+	struct file f = dirty_file("f", 8, &p);
+	struct iovec iov = { p, PAGE };
+	pthread_t unbind, other;
+	int fds[2];
+
+	check(pipe(fds), "pipe");
+	if (vmsplice(fds[1], &iov, 1, 0) != PAGE)
+		fail("vmsplice: %m");
+	check(munmap(p, 8 * PAGE), "munmap");
+	check(-pthread_create(&unbind, NULL, unbind_thread, NULL), "pthread_create");
+	sleep(1);
+	check(-pthread_create(&other, NULL, remount_thread, (void *)test_dir), "pthread_create");
+	sleep(1);
+	syncfs(f.fd);
+	close(fds[0]);
+	close(fds[1]);
+	pthread_join(unbind, NULL);
+	pthread_join(other, NULL);
+	if (!fsync(f.fd))
+		fail("fsync succeeded");
+}
+
 /* Of a device below a mapped one the file system is not told: wait until it is unmounted */
 static void alone_unbind_below(void)
 {
@@ -2553,6 +2593,7 @@ const struct test_case test_cases[] = {
 	CASE(alone_poison), CASE(alone_hwpoison_of_clone),
 	CASE(alone_hwpoison_of_copy), CASE(alone_unbind), CASE(alone_unbind_mapped),
 	CASE(alone_unbind_pmd), CASE(alone_unbind_pinned), CASE(alone_unbind_below),
+	CASE(alone_unbind_remount),
 	CASE(alone_poison_cow_write), CASE(alone_poison_cow_write_short),
 	CASE(alone_poison_cow_overwrite), CASE(alone_poison_cow_fault),
 	CASE(alone_poison_cow_pmd), CASE(alone_poison_cow_zero), CASE(alone_poison_unshare),
