@@ -1600,8 +1600,6 @@ static void read_into_mapping(void)
 	promise(&f, 0, 8 * PAGE, NEW);
 }
 
-enum { FAULT_SYNCS = 50 };
-
 /* A thread that faults pages in, and so locks their entry in i_pages, again and again */
 struct faults {
 	volatile char *p;
@@ -1623,11 +1621,15 @@ static void *fault_again(void *arg)
 static void store_beside_faults(const struct file *f, char *p, char *other, size_t len)
 {
 	struct faults faults = { .p = other, .len = len };
+	/* v7.3 misses one in four to ten, where a miss shows */
+	bool shows = !strstr(config_name, "-nodax") && !strstr(config_name, "-nocache") &&
+		!strstr(config_name, "-virtio");
+	int syncs = shows ? 50 : 3;
 	pthread_t thread;
 
 	errno = pthread_create(&thread, NULL, fault_again, &faults);
 	check(-errno, "pthread_create");
-	for (int i = 0; i < FAULT_SYNCS; i++) {
+	for (int i = 0; i < syncs; i++) {
 		pattern(p, 0, PAGE, i % 2 ? OLD : NEW);
 		sync_to_point(f);
 		promise(f, 0, PAGE, i % 2 ? OLD : NEW);
