@@ -5,7 +5,7 @@
 #   nm -n vmlinux | awk -f profile.awk -v want=REGEX - RESULTS PROFILE
 #
 # RESULTS are the lines of the benchmark, PROFILE what profile.so made in the same run.
-# Prints, of each measure whose line matches REGEX, the functions that take 1% of its
+# Prints, of each measure whose line matches REGEX, the functions that take 0.2% of its
 # instructions or more, in the unit of the measure: instructions a page, mostly.
 
 # The last symbol at or before @pc, by bisection
@@ -27,7 +27,7 @@ function finish(	f, cmd) {
 		print line[result]
 		cmd = "sort -k1,1nr"
 		for (f in count)
-			if (count[f] * 100 >= total / 5)
+			if (count[f] * 500 >= total)
 				printf "%9.1f %5.1f%%  %s\n", count[f] * value[result] / total,
 					100 * count[f] / total, f | cmd
 		close(cmd)

@@ -1600,6 +1600,15 @@ static void read_into_mapping(void)
 	promise(&f, 0, 8 * PAGE, NEW);
 }
 
+static pthread_t start_thread(void *(*run)(void *arg), void *arg)
+{
+	pthread_t thread;
+
+	errno = pthread_create(&thread, NULL, run, arg);
+	check(-errno, "pthread_create");
+	return thread;
+}
+
 /* A thread that faults pages in, and so locks their entry in i_pages, again and again */
 struct faults {
 	volatile char *p;
@@ -1627,8 +1636,7 @@ static void store_beside_faults(const struct file *f, char *p, char *other, size
 	int syncs = shows ? 50 : 3;
 	pthread_t thread;
 
-	errno = pthread_create(&thread, NULL, fault_again, &faults);
-	check(-errno, "pthread_create");
+	thread = start_thread(fault_again, &faults);
 	for (int i = 0; i < syncs; i++) {
 		pattern(p, 0, PAGE, i % 2 ? OLD : NEW);
 		sync_to_point(f);
@@ -1681,8 +1689,7 @@ static void remap(char *(*change)(char *p, size_t page))
 	size_t stored = 0;
 
 	r.p = map_file(&f, 0, REMAP_PAGES * PAGE);
-	errno = pthread_create(&thread, NULL, store_and_remap, &r);
-	check(-errno, "pthread_create");
+	thread = start_thread(store_and_remap, &r);
 	for (int i = 0; i < REMAP_SYNCS; i++) {
 		size_t before = stored;
 
@@ -2095,14 +2102,6 @@ static void alone_unbind(void)
 	expect_no_device(&f, map_file(&f, 0, 8 * PAGE));
 }
 
-static void store_often(char *p)
-{
-	for (;;) {
-		*(volatile char *)p += 1;
-		usleep(1000);
-	}
-}
-
 /* The same while a process stores to @p, a page of @f */
 static void unbind_mapped(const struct file *f, char *p, size_t len)
 {
@@ -2110,7 +2109,10 @@ static void unbind_mapped(const struct file *f, char *p, size_t len)
 	int status;
 
 	if (!child)
-		store_often(p);
+		for (;;) {
+			*(volatile char *)p += 1;
+			usleep(1000);
+		}
 	check(child, "fork");
 	/* XFS may kill who has the page mapped */
 	check(munmap(p, len), "munmap");
@@ -2142,17 +2144,14 @@ static void alone_unbind_pinned(void)
 {
 	char *p;
 	struct file f = dirty_file("f", 8, &p);
-	struct iovec iov = { p, PAGE };
 	struct timespec t[2];
 	pthread_t thread;
 	int fds[2];
 
-	check(pipe(fds), "pipe");
-	if (vmsplice(fds[1], &iov, 1, 0) != PAGE)
-		fail("vmsplice: %m");
+	pin_by_pipe(fds, p);
 	close(fds[1]);
 	check(munmap(p, 8 * PAGE), "munmap");
-	check(-pthread_create(&thread, NULL, close_later, &fds[0]), "pthread_create");
+	thread = start_thread(close_later, &fds[0]);
 	clock_gettime(CLOCK_MONOTONIC, &t[0]);
 	expect_no_device(&f, map_file(&f, 0, 8 * PAGE));
 	clock_gettime(CLOCK_MONOTONIC, &t[1]);
@@ -2202,17 +2201,14 @@ static void alone_unbind_remount(void)
 {
 	char *p;
 	struct file f = dirty_file("f", 8, &p);
-	struct iovec iov = { p, PAGE };
 	pthread_t unbind, other;
 	int fds[2];
 
-	check(pipe(fds), "pipe");
-	if (vmsplice(fds[1], &iov, 1, 0) != PAGE)
-		fail("vmsplice: %m");
+	pin_by_pipe(fds, p);
 	check(munmap(p, 8 * PAGE), "munmap");
-	check(-pthread_create(&unbind, NULL, unbind_thread, NULL), "pthread_create");
+	unbind = start_thread(unbind_thread, NULL);
 	sleep(1);
-	check(-pthread_create(&other, NULL, remount_thread, (void *)test_dir), "pthread_create");
+	other = start_thread(remount_thread, (void *)test_dir);
 	sleep(1);
 	syncfs(f.fd);
 	close(fds[0]);

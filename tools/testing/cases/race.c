@@ -670,6 +670,14 @@ struct thread {
 	pthread_barrier_t *barrier;
 };
 
+static bool step_changes_size(const struct step *s)
+{
+	for (int i = 0; i < s->nr; i++)
+		if (changes_size(s->ops[i].kind))
+			return true;
+	return false;
+}
+
 /* May it fail, or do less than it was asked for, for a good reason? */
 static bool may_fail(const struct step *s, const struct op *op, int error)
 {
@@ -685,13 +693,9 @@ static bool may_fail(const struct step *s, const struct op *op, int error)
 	case EDEADLK:		/* the pipe holds a block that the write replaces */
 		return op->kind == COPY_SPLICE;
 	}
-	if (interrupted)
-		return true;
-	for (int i = 0; i < s->nr; i++)
-		if (changes_size(s->ops[i].kind))
-			return true;
-	return op->kind == CLONE || op->kind == DEDUPE || op->kind == INSERT ||
-		op->kind == COLLAPSE || op->kind == COPY_RANGE;
+	return interrupted || step_changes_size(s) || op->kind == CLONE ||
+		op->kind == DEDUPE || op->kind == INSERT || op->kind == COLLAPSE ||
+		op->kind == COPY_RANGE;
 }
 
 static void do_op(const struct step *s, struct op *op, uint8_t *data)
@@ -1073,14 +1077,6 @@ static bool can_clone(void)
 	return can;
 }
 
-static bool has_kind(const struct step *s, enum kind kind)
-{
-	for (int i = 0; i < s->nr; i++)
-		if (s->ops[i].kind == kind)
-			return true;
-	return false;
-}
-
 static void random_sequence(struct sequence *seq, uint64_t seed)
 {
 	static const enum kind writes[] = { WRITE, WRITE_PAGES };
@@ -1126,7 +1122,7 @@ static void random_sequence(struct sequence *seq, uint64_t seed)
 			s->ops[0].kind = random_number(3) ? WRITE : READ;
 		/* Not one operation: the size of the file may change in between */
 		for (int k = 0; k < s->nr; k++)
-			if (has_kind(s, TRUNCATE) && s->ops[k].kind == WRITE_PAGES)
+			if (step_changes_size(s) && s->ops[k].kind == WRITE_PAGES)
 				s->ops[k].kind = WRITE;
 	}
 }
