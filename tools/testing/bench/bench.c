@@ -48,7 +48,8 @@
  *	wanted[] lists, and all that are called for every eighth page or more often.
  *	The kernel cuts names to 30 characters.
  *
- * Without DAX, on a file that the page cache has in large folios:
+ * Without DAX, on a file that the page cache has in folios of "folio" pages.  reader=1:
+ * another process has mapped it with PROT_READ.
  *
  *   cache-fault	store to a page that the last fsync has cleaned
  *   cache-fsync	fsync of n dirty pages, per page
@@ -65,6 +66,7 @@
 #include <linux/perf_event.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -209,7 +211,8 @@ static const char *path(const char *name)
 }
 
 /* A file of @nr pages, all of them written and durable */
-static int create(const char *name, size_t nr)
+/* Written in pieces of @piece pages at most: the page cache makes folios of that size */
+static int create_in_pieces(const char *name, size_t nr, size_t piece)
 {
 	static char buf[PMD];
 	int fd = open(path(name), O_RDWR | O_CREAT | O_TRUNC, 0600);
@@ -221,7 +224,7 @@ static int create(const char *name, size_t nr)
 		fail("fallocate: %s", strerror(errno));
 	memset(buf, 'b', sizeof(buf));
 	for (size_t done = 0; done < nr * PAGE; ) {
-		size_t len = nr * PAGE - done < sizeof(buf) ? nr * PAGE - done : sizeof(buf);
+		size_t len = piece * PAGE < nr * PAGE - done ? piece * PAGE : nr * PAGE - done;
 		ssize_t n = write(fd, buf, len);
 
 		check(n, "write");
@@ -229,6 +232,11 @@ static int create(const char *name, size_t nr)
 	}
 	check(fsync(fd), "fsync");
 	return fd;
+}
+
+static int create(const char *name, size_t nr)
+{
+	return create_in_pieces(name, nr, PMD / PAGE);
 }
 
 /*
@@ -890,8 +898,8 @@ static bool read_tlb(uint64_t value[NR_TLB])
 	return found == NR_TLB;
 }
 
-/* How many of them a sync call for @n dirty pages takes, where the kernel tells */
-static void count_tlb(const char *measure, size_t n, int fd, int (*sync_file)(int))
+/* How many of them a sync call takes, where the kernel tells */
+static void count_tlb(const char *measure, const char *params, int fd, int (*sync_file)(int))
 {
 	uint64_t before[NR_TLB], after[NR_TLB];
 
@@ -900,7 +908,7 @@ static void count_tlb(const char *measure, size_t n, int fd, int (*sync_file)(in
 	check(sync_file(fd), measure);
 	read_tlb(after);
 	for (int i = 0; i < NR_TLB; i++)
-		result(measure, after[i] - before[i], "n=%zu,event=%s", n, tlb_names[i] + 7);
+		result(measure, after[i] - before[i], "%s,event=%s", params, tlb_names[i] + 7);
 }
 
 #define TRACING "/sys/kernel/tracing/"
@@ -983,6 +991,7 @@ static void bench_counts(void)
 	pthread_t thread;
 	uint64_t sum = 0;
 	long us = 1000;
+	char params[32];
 
 	start_thread(&thread, sleep_often, &us);
 	bench_fault_cleaned(fd, p, n, "pte,cpus=2");
@@ -993,7 +1002,8 @@ static void bench_counts(void)
 	start_thread(&thread, keep_cpu_busy, NULL);
 	wait_until_started();
 	dirty_first(p, n);
-	count_tlb("tlb", n, fd, fdatasync);
+	snprintf(params, sizeof(params), "n=%zu", n);
+	count_tlb("tlb", params, fd, fdatasync);
 	dirty_first(p, n);
 	if (profile(true)) {
 		check(fdatasync(fd), "fdatasync");
@@ -1045,14 +1055,43 @@ out:
 	return size;
 }
 
-static void bench_page_cache(void)
+/* A process that has the file mapped, and may only read it */
+static pid_t start_reader(int fd, size_t n)
+{
+	int ready[2];
+	char *p, byte;
+	pid_t pid;
+
+	check(pipe(ready), "pipe");
+	pid = fork();
+	check(pid, "fork");
+	if (!pid) {
+		p = mmap(NULL, n * PAGE, PROT_READ, MAP_SHARED, fd, 0);
+		for (size_t i = 0; p != MAP_FAILED && i < n; i++)
+			(void)*(volatile char *)(p + i * PAGE);
+		if (p == MAP_FAILED || write(ready[1], "", 1) != 1)
+			_exit(1);
+		pause();
+	}
+	close(ready[1]);
+	if (read(ready[0], &byte, 1) != 1)
+		fail("the reader has not started");
+	close(ready[0]);
+	return pid;
+}
+
+static void bench_page_cache(size_t folio, bool reader)
 {
 	size_t n = COUNTED;
-	int fd = create("cache", n);
-	char *p = map(fd, n, false);
+	int fd = create_in_pieces("cache", n, folio);
+	char *p = map(fd, n, false), params[64];
 	struct reps faults = {}, syncs = {};
+	pid_t pid = 0;
 	uint64_t t;
 
+	snprintf(params, sizeof(params), "n=%zu,folio=%zu%s", n, folio, reader ? ",reader=1" : "");
+	if (reader)
+		pid = start_reader(fd, n);
 	dirty_first(p, n);
 	check(fsync(fd), "fsync");
 	while (again(&faults)) {
@@ -1063,14 +1102,18 @@ static void bench_page_cache(void)
 		check(fsync(fd), "fsync");
 		add(&syncs, now() - t);
 	}
-	result("cache-fault", median(&faults) / n, "n=%zu", n);
-	result("cache-fsync", median(&syncs) / n, "n=%zu", n);
+	result("cache-fault", median(&faults) / n, "%s", params);
+	result("cache-fsync", median(&syncs) / n, "%s", params);
 	dirty_first(p, n);
-	count_tlb("cache-tlb", n, fd, fsync);
+	count_tlb("cache-tlb", params, fd, fsync);
 	dirty_first(p, n);
 	if (folio_size(p, n))
-		result("cache-folio", folio_size(p, n), "n=%zu", n);
+		result("cache-folio", folio_size(p, n), "%s", params);
 	munmap(p, n * PAGE);
+	if (reader) {
+		kill(pid, SIGKILL);
+		waitpid(pid, NULL, 0);
+	}
 	drop("cache", fd);
 }
 
@@ -1148,7 +1191,11 @@ int main(int argc, char **argv)
 		fail("no space in %s", dir);
 
 	if (!is_dax()) {
-		bench_page_cache();
+		static const size_t folios[] = { 1, 16, 64, PMD / PAGE };
+
+		for (size_t i = 0; i < sizeof(folios) / sizeof(folios[0]); i++)
+			bench_page_cache(folios[i], false);
+		bench_page_cache(PMD / PAGE, true);
 		return 0;
 	}
 	bench_small();

@@ -43,8 +43,8 @@ END {
 	}
 	if (document == "events") {
 		row("TLB flushes on another CPU", "tlb n=4096,event=remote_flush", "pmem")
-		row("TLB flushes of one page, no DAX", "cache-tlb n=4096,event=local_flush_one", "nodax")
-		row("TLB flushes of everything, no DAX", "cache-tlb n=4096,event=local_flush_all", "nodax")
+		row("TLB flushes of one page, no DAX", "cache-tlb n=4096,folio=512,event=local_flush_one", "nodax")
+		row("TLB flushes of everything, no DAX", "cache-tlb n=4096,folio=512,event=local_flush_all", "nodax")
 		row("i_pages lock", "calls n=4096,function=_raw_spin_lock_irq", "pmem")
 		row("down_read(), i_mmap lock and others", "calls n=4096,function=down_read", "pmem")
 		row("arch_wb_cache_pmem()", "calls n=4096,function=arch_wb_cache_pmem", "pmem")
@@ -56,7 +56,7 @@ END {
 	row("TLB flushes on another CPU for 4096 pages", "tlb n=4096,event=remote_flush", "pmem")
 	row("store to a page cleaned by fsync", "fault-cleaned n=4096,entry=pte", "pmem")
 	row("fsync, whole call, one dirty page", "fsync-call n=1,call=fsync", "pmem")
-	row("fsync of a file of large folios, no DAX", "cache-fsync n=4096", "nodax")
+	row("fsync of a file of large folios, no DAX", "cache-fsync n=4096,folio=512", "nodax")
 	if (document == "short")
 		exit
 	row("fsync, whole call, 4096 dirty pages", "fsync-call n=4096,call=fsync", "pmem")

@@ -12,6 +12,7 @@
 #include <linux/falloc.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -19,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/fanotify.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/ptrace.h>
@@ -1785,16 +1787,51 @@ static void sync_fails(int fd, int error, const char *what)
 		fail("fsync %s: returns %d, %m, instead of %s", what, ret, strerror(error));
 }
 
+/* Who wants to know of errors of the file system; -1 if it has no file handles */
+static int watch_errors(void)
+{
+	int fd = fanotify_init(FAN_CLASS_NOTIF | FAN_REPORT_FID | FAN_NONBLOCK, O_RDONLY);
+
+	check(fd, "fanotify_init");
+	if (fanotify_mark(fd, FAN_MARK_ADD | FAN_MARK_FILESYSTEM, FAN_FS_ERROR, g.fd, NULL)) {
+		if (errno != EOPNOTSUPP && errno != ENODEV)
+			fail("fanotify_mark: %m");
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+static void error_is_reported(int fd, int error)
+{
+	char buf[4096] __attribute__((aligned(8)));
+	struct pollfd poll_fd = { .fd = fd, .events = POLLIN };
+	struct fanotify_event_metadata *event = (void *)buf;
+	struct fanotify_event_info_error *info;
+	ssize_t len;
+
+	if (poll(&poll_fd, 1, 10000) <= 0)
+		fail("FAN_FS_ERROR did not arrive");
+	len = read(fd, buf, sizeof(buf));
+	check(len, "read of an event");
+	for (char *p = buf + event->metadata_len; p < buf + len; p += info->hdr.len) {
+		info = (void *)p;
+		if (info->hdr.info_type == FAN_EVENT_INFO_TYPE_ERROR && info->error == error)
+			return;
+	}
+	fail("the event does not say %s", strerror(error));
+}
+
 /*
  * A dirty page goes bad: each descriptor is told, again and again as long as the page
- * is dirty, and once after it is gone.  Leaves bad memory behind, so in a guest of its
- * own.
+ * is dirty, and once after it is gone, and so is who watches the file system.  Leaves bad
+ * memory behind, so in a guest of its own.
  */
 static void alone_poison(void)
 {
 	char *p;
 	struct file f = dirty_file("f", 8, &p), g = f, h = f;
-	int status;
+	int status, errors = watch_errors();
 	pid_t child;
 
 	reopen(&g);
@@ -1816,6 +1853,8 @@ static void alone_poison(void)
 	if (WIFEXITED(status) && WEXITSTATUS(status))
 		skip("no MADV_HWPOISON: %s", strerror(WEXITSTATUS(status)));
 
+	if (errors >= 0)
+		error_is_reported(errors, EIO);
 	sync_fails(f.fd, EIO, "of the first descriptor");
 	sync_fails(g.fd, EIO, "of the second descriptor");
 	sync_fails(f.fd, EIO, "again");
