@@ -1793,7 +1793,7 @@ static int watch_errors(void)
 	int fd = fanotify_init(FAN_CLASS_NOTIF | FAN_REPORT_FID | FAN_NONBLOCK, O_RDONLY);
 
 	check(fd, "fanotify_init");
-	if (fanotify_mark(fd, FAN_MARK_ADD | FAN_MARK_FILESYSTEM, FAN_FS_ERROR, g.fd, NULL)) {
+	if (fanotify_mark(fd, FAN_MARK_ADD | FAN_MARK_FILESYSTEM, FAN_FS_ERROR, AT_FDCWD, test_dir)) {
 		if (errno != EOPNOTSUPP && errno != ENODEV)
 			fail("fanotify_mark: %m");
 		close(fd);
