@@ -210,8 +210,10 @@ static const char *path(const char *name)
 	return buf;
 }
 
-/* A file of @nr pages, all of them written and durable */
-/* Written in pieces of @piece pages at most: the page cache makes folios of that size */
+/*
+ * A file of @nr pages, all of them written and durable.  They are written in pieces of @piece
+ * pages at most: the page cache makes folios of that size.
+ */
 static int create_in_pieces(const char *name, size_t nr, size_t piece)
 {
 	static char buf[PMD];
