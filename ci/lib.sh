@@ -229,7 +229,10 @@ setup() {
 	# A script that another one has called works under the lock of that
 	if [ "${LOCKED:-}" != "$WORK" ]; then
 		exec {lock}>"$WORK/lock"
-		flock -n "$lock" || die "another script works in $WORK"
+		flock -n "$lock" || {
+			say "waiting for another script that works in $WORK"
+			flock "$lock"
+		}
 		export LOCKED=$WORK
 		trap clean_up EXIT
 		trap 'exit 130' INT TERM

@@ -2,10 +2,11 @@
 /*
  * What dirty tracking and fsync of mapped files cost.
  *
- *	bench DIR [CONFIG]
+ *	bench DIR [CONFIG [PART]]
  *
  * makes files in DIR, a directory on ext4 or XFS with or without DAX, and prints
- * lines "bench CONFIG MEASURE PARAMETERS VALUE".  CONFIG is only printed.
+ * lines "bench CONFIG MEASURE PARAMETERS VALUE".  CONFIG is only printed.  PART is one of
+ * those that main() lists; all are run if there is none.
  *
  * Values are nanoseconds of CLOCK_MONOTONIC unless said otherwise below, each the
  * median of up to nine repetitions, as many as fit in LONG_TIME.  Where QEMU counts
@@ -21,6 +22,11 @@
  *	now.  It is fdatasync because fsync also commits the inode if, and only if,
  *	the clock that time stamps use has ticked since the last one.
  *   fsync-call		the whole call, fsync or fdatasync, with n dirty pages
+ *   durable		store to "lines" cache lines of each of n pages that have been stored
+ *	to before, and make that durable, per page.  how=fdatasync: store through a
+ *	mapping, and call it; clwb: the lines by CLWB and SFENCE, with MAP_SYNC;
+ *	clwb-page: all lines of the page; write: pwrite() of the lines, and fdatasync.
+ *	Without DAX, fdatasync and write only.
  *   fsync-one		fdatasync with one dirty page that four mappings have, of a
  *	file of which "mapped" pages are mapped in total
  *   fault-cleaned	store to a page that the last fsync has cleaned
@@ -87,6 +93,7 @@
 
 #define PAGE 4096ul
 #define PMD (512 * PAGE)
+#define LINE 64ul
 #define MAX_REPS 9
 #define LONG_TIME 120000000ull
 #define LARGEST 262144ul	/* pages of the largest file */
@@ -97,7 +104,7 @@
 #define STATX_ATTR_DAX 0x00200000
 #endif
 
-static const char *dir, *config = "-";
+static const char *dir, *config = "-", *part;
 
 static void __attribute__((noreturn, format(printf, 1, 2))) fail(const char *fmt, ...)
 {
@@ -473,10 +480,89 @@ static void bench_small(void)
 	fd = create("small", n);
 	p = map(fd, n, false);
 	bench_fault_cleaned(fd, p, n, "pte");
+	bench_fsync_call(fd, p, 0);
 	bench_fsync_call(fd, p, 1);
 	bench_fsync_call(fd, p, n);
 	munmap(p, n * PAGE);
 	drop("small", fd);
+}
+
+enum how { FDATASYNC, CLWB, CLWB_PAGE, PWRITE };
+static const char * const how_names[] = { "fdatasync", "clwb", "clwb-page", "write" };
+
+static void flush_lines(char *p, size_t lines)
+{
+#ifdef __x86_64__
+	for (size_t i = 0; i < lines; i++)
+		asm volatile("clwb %0" : "+m" (p[i * LINE]));
+#endif
+}
+
+/* The n pages at @p, the start of file @fd */
+static void make_durable(int fd, char *p, size_t n, size_t lines, enum how how)
+{
+	static const char buf[PAGE];
+
+	for (size_t i = 0; i < n; i++) {
+		char *page = p + i * PAGE;
+
+		if (how == PWRITE) {
+			check(pwrite(fd, buf, lines * LINE, i * PAGE), "pwrite");
+			continue;
+		}
+		for (size_t line = 0; line < lines; line++)
+			*(volatile char *)(page + line * LINE) = 'd';
+		if (how != FDATASYNC)
+			flush_lines(page, how == CLWB ? lines : PAGE / LINE);
+	}
+	if (how == FDATASYNC || how == PWRITE)
+		check(fdatasync(fd), "fdatasync");
+#ifdef __x86_64__
+	else
+		asm volatile("sfence" ::: "memory");
+#endif
+}
+
+static void bench_durable_how(int fd, char *p, enum how how)
+{
+	static const size_t nrs[] = { 1, 16, COUNTED }, lines[] = { 1, 8, PAGE / LINE };
+
+	for (int i = 0; i < 9; i++) {
+		struct reps r = {};
+		size_t n = nrs[i / 3];
+
+		make_durable(fd, p, n, lines[i % 3], how);
+		while (again(&r)) {
+			uint64_t t = begin();
+
+			make_durable(fd, p, n, lines[i % 3], how);
+			add(&r, now() - t);
+		}
+		result("durable", median(&r) / n, "n=%zu,lines=%zu,how=%s", n, lines[i % 3],
+		       how_names[how]);
+	}
+}
+
+static void bench_durable(bool dax)
+{
+	int fd = create("durable", COUNTED);
+	char *p = map(fd, COUNTED, false);
+
+	bench_durable_how(fd, p, FDATASYNC);
+	munmap(p, COUNTED * PAGE);
+	bench_durable_how(fd, NULL, PWRITE);
+#ifdef __x86_64__
+	if (dax) {
+		p = mmap(NULL, COUNTED * PAGE, PROT_READ | PROT_WRITE,
+			 MAP_SHARED_VALIDATE | MAP_SYNC, fd, 0);
+		if (p == MAP_FAILED)
+			fail("mmap with MAP_SYNC: %s", strerror(errno));
+		bench_durable_how(fd, p, CLWB);
+		bench_durable_how(fd, p, CLWB_PAGE);
+		munmap(p, COUNTED * PAGE);
+	}
+#endif
+	drop("durable", fd);
 }
 
 static void bench_pmd(size_t nr)
@@ -1161,6 +1247,11 @@ static void in_child(void (*fn)(void))
 		exit(1);
 }
 
+static bool selected(const char *name)
+{
+	return !part || !strcmp(part, name);
+}
+
 /* Also the program's address space, which is new after exec */
 static void run_on_cpu_0(char **argv)
 {
@@ -1176,13 +1267,15 @@ static void run_on_cpu_0(char **argv)
 
 int main(int argc, char **argv)
 {
-	if (argc < 2 || argc > 3 || argv[1][0] == '-') {
-		fprintf(stderr, "usage: bench DIR [CONFIG], see the start of bench.c\n");
+	if (argc < 2 || argc > 4 || argv[1][0] == '-') {
+		fprintf(stderr, "usage: bench DIR [CONFIG [PART]], see the start of bench.c\n");
 		return 2;
 	}
 	dir = argv[1];
-	if (argc == 3)
+	if (argc > 2)
 		config = argv[2];
+	if (argc > 3)
+		part = argv[3];
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	run_on_cpu_0(argv);
 	pages = mmap(NULL, 2 * LARGEST * sizeof(*pages), PROT_READ | PROT_WRITE,
@@ -1195,18 +1288,32 @@ int main(int argc, char **argv)
 	if (!is_dax()) {
 		static const size_t folios[] = { 1, 16, 64, PMD / PAGE };
 
+		if (selected("durable"))
+			bench_durable(false);
+		if (!selected("cache"))
+			return 0;
 		for (size_t i = 0; i < sizeof(folios) / sizeof(folios[0]); i++)
 			bench_page_cache(folios[i], false);
 		bench_page_cache(PMD / PAGE, true);
 		return 0;
 	}
-	bench_small();
-	bench_write_cow();
-	bench_sharing();
-	bench_remove(fitting(16384));
-	in_child(bench_stalls);
-	bench_pmd(fitting(65536));
-	bench_large(fitting(LARGEST));
-	in_child(bench_counts);
+	if (selected("small"))
+		bench_small();
+	if (selected("durable"))
+		bench_durable(true);
+	if (selected("sharing")) {
+		bench_write_cow();
+		bench_sharing();
+	}
+	if (selected("remove"))
+		bench_remove(fitting(16384));
+	if (selected("stall"))
+		in_child(bench_stalls);
+	if (selected("pmd"))
+		bench_pmd(fitting(65536));
+	if (selected("large"))
+		bench_large(fitting(LARGEST));
+	if (selected("counts"))
+		in_child(bench_counts);
 	return 0;
 }

@@ -61,7 +61,8 @@
  *   instance.  Then the batch has to be finished first, which is also better for
  *   who waits for its pages.
  * - A copy on write need not wait for WRITEBACK of the block it replaces
- *   (MUT_COW_NO_WAIT): the copy is flushed, and the old block has no stores.
+ *   (MUT_COW_NO_WAIT): the copy is flushed, and the old block has no stores.  It
+ *   does, so that memunmap_pages() finds the page of a flush in a file.
  * - Who clears I_DIRTY_PAGES has to look for WRITEBACK as well as for DIRTY
  *   (MUT_SYNC_DIRTY_ONLY): an fsync() that has cleared DIRTY may not have flushed.
  *
