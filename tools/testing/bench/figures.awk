@@ -4,9 +4,10 @@
 #
 #	awk -v document=DOCUMENT -f figures.awk Documentation/bench-results
 #
-# DOCUMENT is "short", for README and a cover letter, or for Documentation/performance.rst
-# "long", "events", or "dearer": all that costs at least half a percent more than on the base.
-# ci/test looks for the lines there.
+# DOCUMENT is "short", for README and a cover letter, "block" for another one, or for
+# Documentation/performance.rst "long", "events", or "dearer": all that costs at least half a
+# percent more than on the base.  "durable-ext4" and "durable-xfs" compare ways to make something
+# durable, "durable-ext4" also in README.  ci/test looks for the lines there.
 
 function figures(config, key)
 {
@@ -18,6 +19,25 @@ function row(text, key, fs,	s)
 	s = sprintf("%-" (document == "dearer" ? 52 : 41) "s %18s  %18s", text, figures("ext4-" fs, key), figures("xfs-" fs, key))
 	sub(/ +$/, "", s)
 	print s
+}
+
+# The ways to make pages durable
+function durable(text, config, how, kernel,	i, j, key, s)
+{
+	s = sprintf("%-33s", text)
+	for (i = 1; i <= 3; i++) {
+		for (j = 1; j <= 3; j++) {
+			key = "durable n=" word("1 16 4096", i) ",lines=" word("1 8 64", j) ",how=" how
+			s = s sprintf(" %7s", kernel == "base" ? base[config, key] : patched[config, key])
+		}
+	}
+	print s
+}
+
+function word(s, i,	list)
+{
+	split(s, list, " ")
+	return list[i]
 }
 
 $2 == "base" { config = $1; next }
@@ -41,6 +61,25 @@ END {
 			row(order[i], order[i], "pmem")
 		exit
 	}
+	if (sub(/^durable-/, "", document)) {
+		printf "%-33s %23s %23s %23s\n", "pages", "1", "16", "4096"
+		printf "%-33s %7s %7s %7s %7s %7s %7s %7s %7s %7s\n", "stored to in each, cache lines", 1, 8, 64, 1, 8, 64, 1, 8, 64
+		durable("mapping, fdatasync, v7.3", document "-pmem", "fdatasync", "base")
+		durable("mapping, fdatasync, the series", document "-pmem", "fdatasync", "patched")
+		durable("write, fdatasync, v7.3", document "-pmem", "write", "base")
+		durable("write, fdatasync, the series", document "-pmem", "write", "patched")
+		durable("MAP_SYNC, CLWB of whole pages", document "-pmem", "clwb-page", "patched")
+		durable("MAP_SYNC, CLWB of these lines", document "-pmem", "clwb", "patched")
+		durable("no DAX, mapping, fdatasync", document "-nodax", "fdatasync", "patched")
+		durable("no DAX, write, fdatasync", document "-nodax", "write", "patched")
+		exit
+	}
+	if (document == "block") {
+		row("fdatasync, nothing to write back", "fsync-call n=0,call=fdatasync", "pmem")
+		row("fdatasync, one dirty page", "fsync-call n=1,call=fdatasync", "pmem")
+		row("fdatasync, 4096 dirty pages in a row", "fsync-page n=4096,order=dense" tail "pte", "pmem")
+		exit
+	}
 	if (document == "events") {
 		row("TLB flushes on another CPU", "tlb n=4096,event=remote_flush", "pmem")
 		row("TLB flushes of one page, no DAX", "cache-tlb n=4096,folio=512,event=local_flush_one", "nodax")
@@ -59,6 +98,7 @@ END {
 	row("fsync of a file of large folios, no DAX", "cache-fsync n=4096,folio=512", "nodax")
 	if (document == "short")
 		exit
+	row("fdatasync, nothing to write back", "fsync-call n=0,call=fdatasync", "pmem")
 	row("fsync, whole call, 4096 dirty pages", "fsync-call n=4096,call=fsync", "pmem")
 	row("fdatasync, 4096 pages, shuffled", "fsync-page n=4096,order=shuffled" tail "pte", "pmem")
 	row("fdatasync in a row, ran on two CPUs", "fsync-page n=4096,order=dense" tail "pte,cpus=2", "pmem")
