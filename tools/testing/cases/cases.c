@@ -1822,37 +1822,42 @@ static void error_is_reported(int fd, int error)
 	fail("the event does not say %s", strerror(error));
 }
 
-/*
- * A dirty page goes bad: each descriptor is told, again and again as long as the page
- * is dirty, and once after it is gone, and so is who watches the file system.  Leaves bad
- * memory behind, so in a guest of its own.
- */
-static void alone_poison(void)
+static struct file pmd_file(char **p);
+
+/* Unmap @len bytes at @p, and have the page at @off of that go bad */
+static void page_goes_bad(char *p, size_t len, off_t off)
 {
-	char *p;
-	struct file f = dirty_file("f", 8, &p), g = f, h = f;
-	int status, errors = watch_errors();
-	pid_t child;
+	pid_t child = fork();
+	int status;
 
-	reopen(&g);
-	reopen(&h);
-	child = fork();
 	if (!child) {
-		char *q = map_file(&f, 0, 8 * PAGE);
-
-		munmap(p, 8 * PAGE);
-		if (madvise(q + 2 * PAGE, PAGE, MADV_HWPOISON))
+		if (madvise(p + off, PAGE, MADV_HWPOISON))
 			_exit(errno);
 		/* The signal arrives on the way back */
 		usleep(100000);
 		_exit(0);
 	}
-	munmap(p, 8 * PAGE);
+	munmap(p, len);
 	check(child, "fork");
 	waitpid(child, &status, 0);
 	if (WIFEXITED(status) && WEXITSTATUS(status))
 		skip("no MADV_HWPOISON: %s", strerror(WEXITSTATUS(status)));
+}
 
+/*
+ * A dirty page goes bad: each descriptor is told, again and again as long as the page
+ * is dirty, and once after it is gone, and so is who watches the file system.  Then one of 2 MiB
+ * that were mapped as one.  Leaves bad memory behind, so in a guest of its own.
+ */
+static void alone_poison(void)
+{
+	char *p, *q;
+	struct file pmd = pmd_file(&q), f = dirty_file("small", 8, &p), g = f, h = f;
+	int errors = watch_errors();
+
+	reopen(&g);
+	reopen(&h);
+	page_goes_bad(p, 8 * PAGE, 2 * PAGE);
 	if (errors >= 0)
 		error_is_reported(errors, EIO);
 	sync_fails(f.fd, EIO, "of the first descriptor");
@@ -1865,6 +1870,17 @@ static void alone_poison(void)
 	sync_fails(f.fd, 0, "when the page is gone");
 	sync_fails(h.fd, EIO, "of the third descriptor");
 	sync_fails(h.fd, 0, "of the third descriptor again");
+
+	pattern(q, 0, 2 * PMD, NEW);
+	page_goes_bad(q, 2 * PMD, 100 * PAGE);
+	sync_fails(pmd.fd, EIO, "of a page of a PMD");
+	sync_fails(pmd.fd, EIO, "of a page of a PMD again");
+	if (fallocate(pmd.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, PMD))
+		check(ftruncate(pmd.fd, 0), "ftruncate");
+	else
+		promise_later(&pmd, PMD, PMD, NEW);
+	fsync(pmd.fd);
+	sync_fails(pmd.fd, 0, "when the PMD is gone");
 	sync_to_point(&f);
 	promise(&f, 0, 2 * PAGE, NEW);
 }
