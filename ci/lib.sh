@@ -153,6 +153,13 @@ logged() {
 	fi
 }
 
+# The archive that apt gets Debian from
+debian_site() {
+	# shellcheck disable=SC2016
+	apt-get indextargets --format '$(REPO_URI) $(ORIGIN) $(LABEL)' 'Created-By: Packages' \
+		2>/dev/null | awk '$2 == "Debian" && $3 == "Debian" { print $1; exit }'
+}
+
 # Options that make apt use lists and settings of its own below $WORK, with the
 # suites that are needed added to those of the machine.  Nothing in /etc changes,
 # and of the added suites only what the pins below name can be installed.
@@ -162,10 +169,7 @@ private_apt() {
 	mkdir -p "$parts" "$dir/none" "$dir/lists/partial" "$dir/cache/archives/partial"
 	cp /etc/apt/sources.list.d/*.{list,sources} "$parts" 2>/dev/null || true
 	key=/usr/share/keyrings/debian-archive-keyring.gpg
-	# shellcheck disable=SC2016
-	site=$(apt-get indextargets --format '$(REPO_URI) $(ORIGIN) $(LABEL)' \
-		'Created-By: Packages' 2>/dev/null |
-		awk '$2 == "Debian" && $3 == "Debian" { print $1; exit }')
+	site=$(debian_site)
 	[ -n "$site" ] || die "no Debian archive among apt's sources; is there none, or was" \
 		"'apt-get update' never run?"
 	for suite in $QEMU_SUITE $BASE_SUITE $RC_SUITE; do
@@ -584,7 +588,8 @@ objects() {
 	grep -q '^CONFIG_FS_DAX=y' "$1/.config" || without+=(':!*/dax.c' ':!*/fsdev.c')
 	grep -q '^CONFIG_MEMORY_FAILURE=y' "$1/.config" || without+=(':!*/memory-failure.c')
 	grep -q '^CONFIG_DCSSBLK=' "$1/.config" || without+=(':!drivers/s390')
-	git -C "$TREE" diff --name-only base patched -- '*.c' ':!tools' "${without[@]}" |
+	# kbuild goes to arch/x86/lib twice if it is told objects, at the same time
+	git -C "$TREE" diff --name-only base patched -- '*.c' ':!tools' ':!arch/x86/lib' "${without[@]}" |
 		sed 's/c$/o/'
 }
 
