@@ -53,7 +53,7 @@ END {
 		some_bad = differ = 0
 		for (k = 1; k <= count; k++) {
 			kernel = kernel_of[k]
-			group = bad[ids[i], kernel] ? "bad" : \
+			group = !runs[ids[i], kernel] ? "-" : bad[ids[i], kernel] ? "bad" : \
 				n[ids[i], kernel, "pass"] ? "pass" : "notrun"
 			sum[part[1], kernel, group]++
 			some_bad += group == "bad"
