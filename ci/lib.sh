@@ -588,9 +588,21 @@ objects() {
 	grep -q '^CONFIG_FS_DAX=y' "$1/.config" || without+=(':!*/dax.c' ':!*/fsdev.c')
 	grep -q '^CONFIG_MEMORY_FAILURE=y' "$1/.config" || without+=(':!*/memory-failure.c')
 	grep -q '^CONFIG_DCSSBLK=' "$1/.config" || without+=(':!drivers/s390')
-	# kbuild goes to arch/x86/lib twice if it is told objects, at the same time
-	git -C "$TREE" diff --name-only base patched -- '*.c' ':!tools' ':!arch/x86/lib' "${without[@]}" |
+	grep -q '^CONFIG_X86_64=y' "$1/.config" || without+=(':!arch/x86')
+	git -C "$TREE" diff --name-only base patched -- '*.c' ':!tools' "${without[@]}" |
 		sed 's/c$/o/'
+}
+
+# make_objects DIR ARGUMENTS...: make all of these.  Told of one in arch/x86/lib, kbuild goes there
+# twice, so it must not do that at the same time.
+make_objects() {
+	local dir=$1 list status=0
+	shift
+	mapfile -t list < <(objects "$dir" | grep -v '^arch/x86/lib/')
+	kernel_make O="$dir" "$@" "${list[@]}" || status=1
+	mapfile -t list < <(objects "$dir" | grep '^arch/x86/lib/')
+	[ ${#list[@]} = 0 ] || JOBS=1 kernel_make O="$dir" "$@" "${list[@]}" || status=1
+	return $status
 }
 
 # warnings DIR ARGUMENTS...: what make ARGUMENTS... says about them, without line numbers
@@ -598,8 +610,7 @@ warnings() {
 	local dir=$1
 	shift
 	{
-		# shellcheck disable=SC2046
-		kernel_make O="$dir" "$@" -k $(objects "$dir") >"$LOGS/w1.log" 2>&1 ||
+		make_objects "$dir" "$@" -k >"$LOGS/w1.log" 2>&1 ||
 			tail -n 3 "$LOGS/w1.log"
 		grep -E '(warning|error):' "$LOGS/w1.log" | sed 's/:[0-9]*:[0-9]*:/:/'
 	} | sort -u
