@@ -200,9 +200,16 @@ static void test_rules(void)
 	model_cache_is_lost(m, false);
 	ok(lost(m) == 1, "host_cache_is_lost_if_that_of_cpus_survives");
 	model_request(m);
-	ok(lost(m) == 0, "request");
+	ok(lost(m) == 1 && r->durable[0] == 0, "request_without_answer_is_lost");
+	model_answer(m);
+	ok(lost(m) == 0, "request_and_answer");
 	live[0] = 2;
+	model_answer(m);
 	ok(lost(m) == 1 && r->durable[0] == 1, "store_after_request_is_lost");
+	model_request(m);
+	live[0] = 3;
+	model_answer(m);
+	ok(lost(m) == 1 && r->durable[0] == 2, "store_between_request_and_answer_is_lost");
 	model_settle(m);
 	ok(lost(m) == 0, "settle");
 

@@ -13,7 +13,8 @@
  * callback shows: device DMA.  They are watched only to say who did them.
  *
  * Behind a device that is flushed by request it is the host that has a cache, and what
- * CPUs flush only gets that far.
+ * CPUs flush only gets that far.  What is there when the host is asked is durable when it
+ * answers.
  *
  * Where CPU caches are not lost with the power a store is durable when it is done.
  *
@@ -70,6 +71,7 @@ struct model {
 	unsigned int nr_ranges;
 	bool cache_survives;
 	struct cpu cpu[MAX_CPUS];
+	struct cpu host;	/* what it has been asked to flush */
 	uint64_t seq;
 	FILE *log;
 	uint64_t nr_points;
@@ -215,10 +217,8 @@ void model_store(struct model *m, uint64_t gpa, size_t len,
 	}
 }
 
-static struct pending *add_pending(struct model *m, unsigned int cpu)
+static struct pending *add_pending(struct model *m, struct cpu *c)
 {
-	struct cpu *c = &m->cpu[cpu];
-
 	if (c->nr == c->room) {
 		c->room = c->room ? 2 * c->room : 1024;
 		c->pending = realloc(c->pending, c->room * sizeof(*c->pending));
@@ -231,10 +231,10 @@ static struct pending *add_pending(struct model *m, unsigned int cpu)
 	return &c->pending[c->nr++];
 }
 
-static void take_line(struct model *m, unsigned int cpu, struct range *r,
+static void take_line(struct model *m, struct cpu *c, struct range *r,
 		      uint64_t gpa, uint64_t bytes)
 {
-	struct pending *p = add_pending(m, cpu);
+	struct pending *p = add_pending(m, c);
 
 	p->gpa = gpa;
 	p->bytes = bytes;
@@ -260,7 +260,7 @@ size_t model_nt_store(struct model *m, unsigned int cpu, uint64_t gpa, size_t le
 		struct range *r = model_range(m, gpa);
 
 		if (r && !r->by_request)
-			take_line(m, cpu, r, line, bytes);
+			take_line(m, &m->cpu[cpu], r, line, bytes);
 		gpa += n;
 		len -= n;
 	}
@@ -280,7 +280,7 @@ size_t model_flush(struct model *m, unsigned int cpu, uint64_t gpa)
 	struct range *r = model_range(m, gpa);
 
 	if (r && !r->by_request)
-		take_line(m, cpu, r, gpa & ~(uint64_t)(LINE_SIZE - 1), ~0ull);
+		take_line(m, &m->cpu[cpu], r, gpa & ~(uint64_t)(LINE_SIZE - 1), ~0ull);
 	return m->cpu[cpu].nr;
 }
 
@@ -289,7 +289,7 @@ size_t model_flush(struct model *m, unsigned int cpu, uint64_t gpa)
  * took earlier and has not fenced yet is older than they are: it must not undo
  * them when that CPU fences.
  */
-static void make_durable(struct model *m, unsigned int cpu, const struct pending *p)
+static void make_durable(struct model *m, const struct cpu *taker, const struct pending *p)
 {
 	struct range *r = model_range(m, p->gpa);
 	uint8_t *durable = r->durable + (p->gpa - r->gpa);
@@ -308,7 +308,7 @@ static void make_durable(struct model *m, unsigned int cpu, const struct pending
 	for (unsigned int i = 0; i < MAX_CPUS; i++) {
 		struct cpu *c = &m->cpu[i];
 
-		if (i == cpu)
+		if (c == taker)
 			continue;
 		for (size_t n = 0; n < c->nr; n++)
 			if (c->pending[n].gpa == p->gpa &&
@@ -323,7 +323,7 @@ void model_fence(struct model *m, unsigned int cpu)
 	struct cpu *c = &m->cpu[cpu];
 
 	for (size_t i = 0; i < c->nr; i++)
-		make_durable(m, cpu, &c->pending[i]);
+		make_durable(m, c, &c->pending[i]);
 	c->nr = 0;
 }
 
@@ -356,16 +356,34 @@ void model_wbinvd(struct model *m)
 /* The host is asked to flush */
 void model_request(struct model *m)
 {
-	for (unsigned int i = 0; i < m->nr_ranges; i++)
-		if (m->range[i].by_request)
-			settle_range(&m->range[i]);
+	for (unsigned int i = 0; i < m->nr_ranges; i++) {
+		struct range *r = &m->range[i];
+
+		for (uint64_t o = 0; r->by_request && o < r->size; o += LINE_SIZE)
+			if (memcmp(r->durable + o, r->live + o, LINE_SIZE))
+				take_line(m, &m->host, r, r->gpa + o, ~0ull);
+	}
+}
+
+/*
+ * The host has answered: all that it was asked for is durable.  That it may have answered
+ * only the first of several requests is neglected.
+ */
+void model_answer(struct model *m)
+{
+	for (size_t i = 0; i < m->host.nr; i++)
+		make_durable(m, &m->host, &m->host.pending[i]);
+	m->host.nr = 0;
 }
 
 /* All caches write everything back, as they may at any time */
 void model_settle(struct model *m)
 {
 	model_wbinvd(m);
-	model_request(m);
+	m->host.nr = 0;
+	for (unsigned int i = 0; i < m->nr_ranges; i++)
+		if (m->range[i].by_request)
+			settle_range(&m->range[i]);
 }
 
 /* From now on, are CPU caches lost with the power?  They are at first. */

@@ -63,6 +63,7 @@ size_t model_flush(struct model *m, unsigned int cpu, uint64_t gpa);
 void model_fence(struct model *m, unsigned int cpu);
 void model_wbinvd(struct model *m);
 void model_request(struct model *m);
+void model_answer(struct model *m);
 void model_settle(struct model *m);
 void model_cache_is_lost(struct model *m, bool lost);
 

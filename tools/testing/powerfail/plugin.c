@@ -41,6 +41,7 @@ static uint64_t ram_size;
 static FILE *report;
 static bool replay;
 static bool virtio_pmem;	/* there is one, see notify_host() */
+static uint64_t answer_pc;	/* where the guest learns that it has been flushed, or 0 */
 static bool tracing;	/* note who stores, for which vmlinux= is needed */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -426,6 +427,17 @@ static void notify_host(const struct qemu_plugin_hwaddr *hw)
 		return;
 	pthread_mutex_lock(&lock);
 	model_request(model);
+	if (!answer_pc)
+		model_answer(model);
+	pthread_mutex_unlock(&lock);
+}
+
+static void do_answer(unsigned int vcpu, void *udata)
+{
+	(void)vcpu;
+	(void)udata;
+	pthread_mutex_lock(&lock);
+	model_answer(model);
 	pthread_mutex_unlock(&lock);
 }
 
@@ -507,6 +519,9 @@ static void translate_block(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 					QEMU_PLUGIN_CB_R_REGS, NULL);
 		if (replay)
 			continue;
+		if (answer_pc && pc == answer_pc)
+			qemu_plugin_register_vcpu_insn_exec_cb(insn, do_answer,
+					QEMU_PLUGIN_CB_NO_REGS, NULL);
 
 		switch (kind) {
 		case X86_FLUSH:
@@ -632,6 +647,7 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info,
 			err = symbols_load(val);
 			if (err)
 				die("vmlinux %s: %s", val, err);
+			answer_pc = symbols_address("virtio_pmem_host_ack");
 			tracing = true;
 		} else if (!strcmp(argv[i], "record")) {
 			record_log = val;

@@ -102,6 +102,15 @@ const char *symbols_load(const char *vmlinux)
 	return read_symtab(image, st.st_size);
 }
 
+/* Address of symbol @name; 0 if there is none */
+uint64_t symbols_address(const char *name)
+{
+	for (size_t i = 0; i < nr_symbols; i++)
+		if (!strcmp(table[i].name, name))
+			return table[i].addr;
+	return 0;
+}
+
 /* Name of the symbol at or below @addr; NULL if there is none */
 const char *symbols_name(uint64_t addr, uint64_t *offset)
 {

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 const char *symbols_load(const char *vmlinux);
+uint64_t symbols_address(const char *name);
 const char *symbols_name(uint64_t addr, uint64_t *offset);
 void symbols_format(uint64_t addr, char *buf, size_t size);
 
