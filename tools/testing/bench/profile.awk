@@ -6,7 +6,8 @@
 #
 # RESULTS are the lines of the benchmark, PROFILE what profile.so made in the same run.
 # Prints, of each measure whose line matches REGEX, the functions that take 0.2% of its
-# instructions or more, in the unit of the measure: instructions a page, mostly.
+# instructions or more, in the unit of the measure: instructions a page, mostly.  Then the
+# longest time with interrupts off, in instructions, and the function that turned them off.
 
 # The last symbol at or before @pc, by bisection
 function symbol(pc,	low, high, mid) {
@@ -31,9 +32,12 @@ function finish(	f, cmd) {
 				printf "%9.1f %5.1f%%  %s\n", count[f] * value[result] / total,
 					100 * count[f] / total, f | cmd
 		close(cmd)
+		if (irqs_off)
+			printf "%9d with interrupts off, from %s\n", irqs_off, irqs_off_at
 	}
 	delete count
 	total = 0
+	irqs_off = 0
 }
 
 # 16 hexadecimal digits compare as strings
@@ -46,6 +50,11 @@ file == 2 && /^bench / {
 file == 3 && /^result/ {
 	finish()
 	result++
+	next
+}
+file == 3 && /^irqs-off/ {
+	irqs_off = $2
+	irqs_off_at = symbol($3 "")
 	next
 }
 file == 3 { f = symbol($1 ""); count[f] += $2; total += $2 }

@@ -6,10 +6,12 @@
  *	-plugin profile.so,out=FILE
  *
  * FILE gets, for each result of the benchmark and in the same order, a line "result" and
- * then one "ADDRESS COUNT" for each block of code that was executed.  profile.awk makes a
- * table by function of it.
+ * then one "ADDRESS COUNT" for each block of code that was executed, and "irqs-off COUNT
+ * ADDRESS", the longest run of instructions from a cli at that address to the next sti.
+ * profile.awk makes a table by function of it.
  *
- * A block is counted as a whole; that it may end early, by a fault, is neglected.
+ * A block is counted as a whole; that it may end early, by a fault, is neglected.  Code
+ * that runs with interrupts off because of an exception is not seen.
  */
 #include <inttypes.h>
 #include <pthread.h>
@@ -35,14 +37,38 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static bool counting;
 static FILE *out;
 
+/* Instructions so far; where and when interrupts were turned off; the longest such time */
+static uint64_t total, off_pc, off_since, longest, longest_pc;
+
 static void count_block(unsigned int vcpu, void *udata)
 {
 	struct block *b = udata;
 
 	(void)vcpu;
 	/* With -icount QEMU runs one vCPU at a time */
+	total += b->insns;
 	if (counting)
 		b->count += b->insns;
+}
+
+static void irqs_off(unsigned int vcpu, void *pc)
+{
+	(void)vcpu;
+	if (off_pc)
+		return;
+	off_pc = (uintptr_t)pc;
+	off_since = total;
+}
+
+static void irqs_on(unsigned int vcpu, void *udata)
+{
+	(void)vcpu;
+	(void)udata;
+	if (counting && off_pc && total - off_since > longest) {
+		longest = total - off_since;
+		longest_pc = off_pc;
+	}
+	off_pc = 0;
 }
 
 static void do_mark(unsigned int vcpu, void *udata)
@@ -65,6 +91,9 @@ static void do_mark(unsigned int vcpu, void *udata)
 			b->count = 0;
 		}
 		pthread_mutex_unlock(&lock);
+		if (longest)
+			fprintf(out, "irqs-off %" PRIu64 " %016" PRIx64 "\n", longest, longest_pc);
+		longest = 0;
 		fflush(out);
 	}
 }
@@ -86,9 +115,18 @@ static void translate_block(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 
 	for (size_t i = 0; i < b->insns; i++) {
 		struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
+		uint64_t pc = qemu_plugin_insn_vaddr(insn);
 		uint8_t code[8];
 		uint32_t magic;
 
+		qemu_plugin_insn_data(insn, code, 1);
+		if (code[0] == 0xfa)	/* cli */
+			qemu_plugin_register_vcpu_insn_exec_cb(insn, irqs_off,
+							       QEMU_PLUGIN_CB_NO_REGS,
+							       (void *)(uintptr_t)pc);
+		else if (code[0] == 0xfb)	/* sti */
+			qemu_plugin_register_vcpu_insn_exec_cb(insn, irqs_on,
+							       QEMU_PLUGIN_CB_NO_REGS, NULL);
 		if (qemu_plugin_insn_data(insn, code, sizeof(code)) < 7 ||
 		    memcmp(code, PROFILE_NOP, 3))
 			continue;
