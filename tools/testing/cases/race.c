@@ -59,7 +59,7 @@
 #define SPARE_HUGE 3000
 #define HANG_MS 10000
 #define OTHER_SEED 0xffffffu	/* of the third file */
-#define DISK_BYTE 0xd5		/* see run_guest() of ci/lib.sh */
+#define DISK_BYTE 0xd5		/* see run_guest() of ci/lib/guest.sh */
 
 enum kind {
 	/* New content */

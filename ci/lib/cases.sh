@@ -1,0 +1,128 @@
+# shellcheck shell=bash disable=SC2034
+# SPDX-License-Identifier: GPL-2.0
+#
+# The cases: in which guests and configurations they, and the kselftests, run on a kernel.
+
+CONFIGS=ext4-pmem,ext4-linear,ext4-stripe,xfs-pmem,xfs-linear,xfs-stripe,xfs-rt,ext4-nodax
+CONFIGS=$CONFIGS,ext4-nocache,xfs-nocache,ext4-virtio,xfs-virtio,mini-pmem,mini-linear,mini-stripe
+POISON_CONFIGS=ext4-pmem,xfs-pmem,mini-pmem
+FUZZ_CONFIGS=ext4-pmem,xfs-pmem,xfs-stripe,mini-pmem
+RACE_CONFIGS=ext4-pmem,xfs-pmem,xfs-rmap,xfs-nocache
+STRESS_SECONDS=60	# for each configuration
+KSELFTEST_CONFIGS=dev,xfs-stripe	# dev: they make ext4 and XFS themselves
+
+REPLAY=1	# mount the crash states that cases leave behind; empty: do not
+
+# Turn the TAP output of the kselftests in $LOGS/$1.results into lines as the cases
+# have them, in $LOGS/$1.cases.  A program must report as many tests as it planned.
+kselftest_cases() {
+	awk '
+		$1 == "case"
+		$1 == "kselftest" { programs++; config = $2; program = $3; plan = seen = 0 }
+		$1 == "tap" && $2 ~ /^1\.\./ { plan = substr($2, 4) + 0 }
+		$1 == "tap" && ($2 == "ok" || ($2 == "not" && $3 == "ok")) {
+			seen++
+			# fsdax.VARIANT.TEST: VARIANT is a file system that it makes on
+			# the device, or dir
+			split($2 == "ok" ? $4 : $5, name, ".")
+			if ((config == "dev") == (name[2] == "dir"))
+				next
+			verdict = $2 != "ok" ? "FAIL" : / # SKIP/ ? "SKIP" : "PASS"
+			why = $0
+			sub(/.*# SKIP */, "", why)
+			print "case kselftest-" (config == "dev" ? name[2] "-dev" : config) \
+				"/" name[3], verdict, verdict == "SKIP" ? why : ""
+		}
+		$1 == "status" && (!plan || seen != plan) {
+			print "case kselftest-" config "/" program, "FAIL",
+				seen " of " plan " tests reported, exit status " $2
+		}
+		END {
+			if (!programs)
+				print "case kselftest/programs FAIL none was run"
+		}
+	' "$LOGS/$1.results" >"$LOGS/$1.cases"
+}
+
+# replay NAME KERNEL LOG: the second boot for what guest NAME has promised
+replay() {
+	: >"$LOGS/replay-$1.results"
+	[ -n "$REPLAY" ] || return 0
+	local name=$1 kernel=$2 log=$3 dir=$WORK/promises.$1
+	mkdir -p "$dir"
+	# Of a case that has failed already there is nothing more to be learnt
+	awk 'FNR == NR { failed[$2] = failed[$2] || ($1 == "case" && $3 == "FAIL"); next }
+		$1 == "point" { skip = failed[$3] }
+		/^(point|promise|promise-hash) / && !skip' \
+		"$LOGS/$name.results" "$LOGS/$name.results" >"$dir/promises"
+	(cd "$dir" && echo promises | cpio -o -H newc --quiet | gzip -1) >"$WORK/replay-$name.initrd"
+	boot "replay-$name" "$kernel" "job=replay seeds=0,1" "replay=$log" || return 1
+	rm -f "$log" "$WORK/replay-$name.initrd"
+}
+
+# case_passes NAME KERNEL CONFIG/CASE: one case in guest NAME; what it says is printed
+case_passes() {
+	boot "$1" "$2" "job=record configs=${3%/*} cases=${3#*/}" \
+		"vmlinux=$WORK/$2/vmlinux" "$BOOT_SECONDS" || return 1
+	grep '^case ' "$LOGS/$1.results"
+	! grep -q '^case .* FAIL' "$LOGS/$1.results" && grep -q "^case $3 PASS" "$LOGS/$1.results"
+}
+
+# What is run on blocks that are bad, with a comma after each
+bad_block_cases() {
+	"$WORK/tools/cases" list | grep '^alone_poison_' | tr '\n' ,
+}
+
+# Cases, then their crash states, of one kernel; results in $LOGS/KERNEL.cases
+run_cases() {
+	local kernel=$1 log=$WORK/log.$1
+	rm -f "$LOGS/$kernel.cases"
+	boot "record-$kernel" "$kernel" "job=record configs=$CONFIGS" \
+		"vmlinux=$WORK/$kernel/vmlinux,report=$LOGS/$kernel.report${REPLAY:+,record=$log}" ||
+		return 1
+	replay "record-$kernel" "$kernel" "$log" || return 1
+	boot "kselftest-$kernel" "$kernel" "job=kselftest configs=$KSELFTEST_CONFIGS" || return 1
+	kselftest_cases "kselftest-$kernel"
+	boot "poison-$kernel" "$kernel" "job=record configs=$POISON_CONFIGS cases=alone_poison" \
+		"vmlinux=$WORK/$kernel/vmlinux" || return 1
+	# Not mounted again: the bad page is only bad for as long as that guest runs
+	grep '^case ' "$LOGS/poison-$kernel.results" >"$LOGS/poison-$kernel.cases"
+	# These are: the blocks are good then
+	boot "bad-$kernel" "$kernel" "job=record configs=xfs-pmem cases=$(bad_block_cases)" \
+		"vmlinux=$WORK/$kernel/vmlinux${REPLAY:+,record=$log}" || return 1
+	replay "bad-$kernel" "$kernel" "$log" || return 1
+	cat "$LOGS"/{record,replay-record,bad,replay-bad}-"$kernel".results \
+		"$LOGS"/{kselftest,poison}-"$kernel".cases >"$LOGS/$kernel.cases"
+	[ -n "$REPLAY" ] || sed -i '/^point /d' "$LOGS/$kernel.cases"
+}
+
+# The tests that the kselftests of kernel $1 have, for each of $KSELFTEST_CONFIGS
+list_kselftests() {
+	local dir=$WORK/$1/kselftest/dax config
+	# The base has none of its own, and those of arm64 do not run here
+	[[ $1 != base && $1 != arm64 ]] || dir=$WORK/patched/kselftest/dax
+	echo "${KSELFTEST_CONFIGS/dev/ext4-dev,xfs-dev}" | tr , '\n' | while read -r config; do
+		# The last column, below two lines of a header
+		{ "$dir/fsdax" -l 2>&1 || true; } | awk -v config="$config" \
+			'/^---/ { list = 1; next } list && NF { print "kselftest-" config "/" $NF }'
+	done
+}
+
+# Every case that run_cases() must have a verdict of, for kernels "$@"
+list_cases() {
+	local kernel config name
+	for kernel; do
+		{
+			for config in ${POISON_CONFIGS//,/ }; do
+				echo "$config/alone_poison"
+			done
+			bad_block_cases | sed 's|[^,]*,|xfs-pmem/&\n|g' | tr -d ,
+			list_kselftests "$kernel"
+			for config in ${CONFIGS//,/ }; do
+				for name in $("$WORK/tools/cases" list | grep -v '^alone_'); do
+					echo "$config/$name"
+				done
+			done
+		} | sed "s|^|$kernel |"
+	done
+}
