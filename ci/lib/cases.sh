@@ -3,14 +3,11 @@
 #
 # The cases: in which guests and configurations they, and the kselftests, run on a kernel.
 
-CONFIGS=ext4-pmem,ext4-linear,ext4-stripe,xfs-pmem,xfs-linear,xfs-stripe,xfs-rt,ext4-nodax
-CONFIGS=$CONFIGS,ext4-nocache,xfs-nocache,ext4-virtio,xfs-virtio,mini-pmem,mini-linear,mini-stripe
-POISON_CONFIGS=ext4-pmem,xfs-pmem,mini-pmem
-FUZZ_CONFIGS=ext4-pmem,xfs-pmem,xfs-stripe,mini-pmem
-RACE_CONFIGS=ext4-pmem,xfs-pmem,xfs-rmap,xfs-nocache
-STRESS_SECONDS=60	# for each configuration
-KSELFTEST_CONFIGS=dev,xfs-stripe	# dev: they make ext4 and XFS themselves
+# CONFIGS and the other lists of configurations
+# shellcheck source=tools/testing/guest/configs
+. "$TOP/tools/testing/guest/configs"
 
+STRESS_SECONDS=60	# for each configuration
 REPLAY=1	# mount the crash states that cases leave behind; empty: do not
 
 # Turn the TAP output of the kselftests in $LOGS/$1.results into lines as the cases

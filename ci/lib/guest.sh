@@ -52,6 +52,7 @@ make_initramfs() {
 		fi
 	done
 	install -m 755 "$TOP/tools/testing/guest/init" "$dir/init"
+	cp "$TOP/tools/testing/guest/configs" "$dir/"
 	[ ! -f "$WORK/$1/minidax.ko" ] || cp "$WORK/$1/minidax.ko" "$dir/"
 	(cd "$dir" && find . | cpio -o -H newc --quiet | gzip -1) >"$out"
 	rm -rf "$dir"
