@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Run the cases of cases.c, or check after a power failure what they promised.
+ * Run the cases that cases.c lists, or check after a power failure what they promised.
  *
  *   cases run CONFIG DIR [CASE...]	on a DAX file system mounted at DIR
  *   cases fuzz CONFIG DIR SEED COUNT		COUNT random sequences, see fuzz.c
@@ -516,7 +516,7 @@ static int run(int argc, char **argv)
 	test_dir = argv[1];
 	if (!have_model() && !getenv("without_model"))
 		return 3;
-	for (const struct test_case *c = test_cases; c->name; c++) {
+	for_each_case(c) {
 		/* A case that can crash the kernel is run only if it is asked for */
 		bool wanted = argc == 2 && strncmp(c->name, "alone_", 6);
 
@@ -614,7 +614,7 @@ int main(int argc, char **argv)
 	if (!strcmp(cmd, "restore") && argc == 4)
 		return restore(argv + 2);
 	if (!strcmp(cmd, "list")) {
-		for (const struct test_case *c = test_cases; c->name; c++)
+		for_each_case(c)
 			puts(c->name);
 		return 0;
 	}

@@ -91,7 +91,12 @@ struct test_case {
 	void (*fn)(void);
 };
 
-extern const struct test_case test_cases[];
+/* Tables of cases, each with an empty one at its end, see cases.c */
+extern const struct test_case *const families[];
+
+#define for_each_case(c) \
+	for (const struct test_case *const *family = families; *family; family++) \
+		for (const struct test_case *c = *family; c->name; c++)
 
 /* Whether the power-fail model is attached */
 bool have_model(void);
