@@ -34,14 +34,14 @@ of_what() {
 
 # Print the table of the verdicts in files "$@", each KERNEL=FILE, see table.awk, and
 # count them; $TABLE says how many.  A file that is not there is that of a guest that has
-# failed.
+# failed.  The same is left in $LOGS/table.ktap, as KTAP.
 table() {
 	local arg p f s
 	for arg; do
 		touch "${arg#*=}"
 	done
-	awk -f "$TOP/tools/testing/cases/table.awk" "$TOP/tools/testing/cases/expected" "$@" \
-		>"$LOGS/table"
+	awk -v ktap="$LOGS/table.ktap" -f "$TOP/tools/testing/cases/table.awk" \
+		"$TOP/tools/testing/cases/expected" "$@" >"$LOGS/table"
 	grep -v '^result ' "$LOGS/table"
 	read -r _ p f s < <(grep '^result ' "$LOGS/table")
 	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))

@@ -9,6 +9,8 @@
 # groups up to N: what is expected of base holds if a later group mends it.  A case fails
 # if it or one of its replays does.  Prints the table (a line for each case and
 # configuration), then the unexpected verdicts, then "result PASSED FAILED SKIPPED".
+# With -v ktap=FILE, the same is left there as KTAP: a test is ok if its verdict is the
+# expected one.
 
 function verdict(kernel, id) {
 	return (kernel, id) in v ? v[kernel, id] : "-"
@@ -33,6 +35,13 @@ function expect(kernel, id,	i) {
 		}
 	want = "PASS"
 	why = ""
+}
+
+# One result for FILE, as KTAP
+function report(is_ok, name, directive)
+{
+	reported[++nr_reported] = (is_ok ? "ok " : "not ok ") nr_reported " " name \
+		(directive != "" ? " # " directive : "")
 }
 
 function rest(first,	s, i) {
@@ -124,6 +133,8 @@ END {
 				continue	# the model is tested once
 			if (got == "FAIL" && want == "FAIL" && why != "")
 				hole = why
+			report(ok, k "/" id, !ok || got == "PASS" ? "" : got == "SKIP" ? \
+				"SKIP " reason[k, id] : "XFAIL " why)
 			if (ok && got == "SKIP")
 				skipped++
 			else if (ok)
@@ -148,12 +159,18 @@ END {
 			"%d points have one state only\n", \
 			k, replays[k] - same[k], points[k], same[k]
 		# Two seeds, see job_replay
+		report(replays[k] == 2 * points[k], k "/crash_states")
 		if (replays[k] == 2 * points[k])
 			passed++
 		else {
 			print "unexpected: " k ": some crash states were not mounted"
 			failed++
 		}
+	}
+	if (ktap != "") {
+		print "KTAP version 1\n1.." nr_reported >ktap
+		for (i = 1; i <= nr_reported; i++)
+			print reported[i] >ktap
 	}
 	printf "result %d %d %d\n", passed, failed, skipped
 }
