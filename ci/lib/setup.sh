@@ -55,7 +55,7 @@ private_apt() {
 	Pin: release n=rc-buggy
 	Pin-Priority: -1
 
-	Package: qemu-* seabios ipxe-qemu
+	Package: qemu-* seabios ipxe-qemu opensbi qemu-slof
 	Pin: release n=$QEMU_SUITE
 	Pin-Priority: 500
 	EOF
