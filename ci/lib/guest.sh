@@ -15,6 +15,7 @@ PMEM_SIZE=$((128 << 20))
 PMEM_START=($((512 << 20)) $((640 << 20)))
 VIRTIO_START=$((4 << 30))	# empty: no such device
 QEMU_ARGS=()		# more arguments of QEMU; ci/bench sets this and the memory above
+PRELOAD=		# library for QEMU
 BOOT_SECONDS=60		# limit of a guest that only runs a few tests
 RUN_SECONDS=2400	# limit of one that runs all cases, or mounts all their crash states
 
@@ -108,7 +109,7 @@ run_guest() {
 		args+=(-object "memory-backend-file,id=virtio,size=$PMEM_SIZE,share=on,mem-path=$virtio"
 			-device "virtio-pmem-pci,memdev=virtio,memaddr=$VIRTIO_START")
 	fi
-	timeout --foreground -k 5 "$seconds" "$QEMU" -accel "$ACCEL" -cpu max -smp 2 \
+	LD_PRELOAD=$PRELOAD timeout --foreground -k 5 "$seconds" "$QEMU" -accel "$ACCEL" -cpu max -smp 2 \
 		-object "memory-backend-file,id=ram,size=$RAM_SIZE,share=on,mem-path=$ram" \
 		-machine "$MACHINE,memory-backend=ram" -m "$((RAM_SIZE >> 20)),slots=1,maxmem=8G" \
 		-nodefaults -no-reboot -display none -serial "file:$console" \
