@@ -7,7 +7,8 @@
  *
  * FILE gets, for each result of the benchmark and in the same order, a line "result" and
  * then one "ADDRESS COUNT" for each block of code that was executed, and "irqs-off COUNT
- * ADDRESS", the longest run of instructions from a cli at that address to the next sti.
+ * ADDRESS", the longest run of instructions from a cli at that address to the next sti or
+ * return to user space.
  * profile.awk makes a table by function of it.
  *
  * A block is counted as a whole; that it may end early, by a fault, is neglected.  Code
@@ -119,12 +120,14 @@ static void translate_block(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 		uint8_t code[8];
 		uint32_t magic;
 
-		qemu_plugin_insn_data(insn, code, 1);
+		memset(code, 0, sizeof(code));
+		qemu_plugin_insn_data(insn, code, sizeof(code));
 		if (code[0] == 0xfa)	/* cli */
 			qemu_plugin_register_vcpu_insn_exec_cb(insn, irqs_off,
 							       QEMU_PLUGIN_CB_NO_REGS,
 							       (void *)(uintptr_t)pc);
-		else if (code[0] == 0xfb)	/* sti */
+		else if (code[0] == 0xfb ||	/* sti, sysretq, iretq */
+			 !memcmp(code, "\x48\x0f\x07", 3) || !memcmp(code, "\x48\xcf", 2))
 			qemu_plugin_register_vcpu_insn_exec_cb(insn, irqs_on,
 							       QEMU_PLUGIN_CB_NO_REGS, NULL);
 		if (qemu_plugin_insn_data(insn, code, sizeof(code)) < 7 ||
