@@ -134,6 +134,25 @@ warnings() {
 	} | sort -u
 }
 
+# no_new_warnings COMMIT...: with W=1, after each of them; nothing that the compiler did not say
+# about the base.  Done in the object tree of the base, on the way to the patched kernel.
+no_new_warnings() (
+	local commit new bad=0
+	git -C "$TREE" checkout -q -f base || return 1
+	warnings "$OBJ" W=1 >"$WORK/base.warnings"
+	for commit; do
+		git -C "$TREE" checkout -q -f "$commit" || return 1
+		warnings "$OBJ" W=1 >"$WORK/new.warnings"
+		new=$(comm -13 "$WORK/base.warnings" "$WORK/new.warnings")
+		if [ -n "$new" ]; then
+			git -C "$TREE" log -1 --format='after "%s":' "$commit"
+			echo "$new"
+			bad=1
+		fi
+	done
+	return $bad
+)
+
 # The plugin, the host tests of the model and the programs of the guest
 build_tools() {
 	local t=$TOP/tools/testing out=$WORK/tools
