@@ -193,6 +193,36 @@ static void alone_hwpoison_of_copy(void)
 	bad_pages_of_clone(&f, &g, true);
 }
 
+static void *close_file(void *arg)
+{
+	close(*(int *)arg);	/* v7.3 waits for the pipe */
+	return NULL;
+}
+
+/* One of two files that have the bad block is just being freed: that is no reason to shut down */
+static void alone_hwpoison_of_unlinked(void)
+{
+	struct file f = create_file("f", PAGE, OLD), g = clone_of(&f, "g"), h;
+	char *p = map_file(&f, 0, PAGE), *q = map_file(&g, 0, PAGE), path[128];
+	pthread_t thread;
+	int fds[2];
+
+	pin_by_pipe(fds, q);
+	check(munmap(q, PAGE), "munmap");
+	snprintf(path, sizeof(path), "%s/%s", test_dir, g.name);
+	check(unlink(path), "unlink");
+	thread = start_thread(close_file, &g.fd);
+	usleep(300000);
+	*(volatile char *)p;
+	if (madvise(p, PAGE, MADV_HWPOISON) && errno != EBUSY)
+		skip("no MADV_HWPOISON: %m");
+	close(fds[0]);
+	close(fds[1]);
+	pthread_join(thread, NULL);
+	h = create_file("h", PAGE, OLD);
+	check(fsync(h.fd), "fsync of another file");
+}
+
 /* ---- the device says that a block is bad ---- */
 
 static void expect_error(ssize_t ret, int error, const char *what)
@@ -366,6 +396,7 @@ static void alone_poison_unshare(void)
 
 const struct test_case poison_cases[] = {
 	CASE(alone_poison), CASE(alone_hwpoison_of_clone), CASE(alone_hwpoison_of_copy),
+	CASE(alone_hwpoison_of_unlinked),
 	{}
 };
 
