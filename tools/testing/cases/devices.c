@@ -4,6 +4,8 @@
  * their names begin with alone_.
  */
 #define _GNU_SOURCE
+#include <fcntl.h>
+#include <mntent.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -128,27 +130,81 @@ static void *remount_thread(void *arg)
 	return NULL;
 }
 
-/* Who has a page in a pipe waits for who remounts, and who unbinds for the pipe */
-static void alone_unbind_remount(void)
+/*
+ * A task that has a page in a pipe waits for one that remounts, that one for one that unbinds, and
+ * that for the pipe.  If the file is @closed, only its inode in the cache has the page.
+ */
+static void unbind_remount(bool closed)
 {
 	char *p;
 	struct file f = dirty_file("f", 8, &p);
 	pthread_t unbind, other;
-	int fds[2];
+	int fds[2], dir = open(test_dir, O_RDONLY);
 
 	pin_by_pipe(fds, p);
 	check(munmap(p, 8 * PAGE), "munmap");
+	if (closed)
+		close(f.fd);
 	unbind = start_thread(unbind_thread, NULL);
 	sleep(1);
 	other = start_thread(remount_thread, (void *)test_dir);
 	sleep(1);
-	syncfs(f.fd);
+	syncfs(dir);
 	close(fds[0]);
 	close(fds[1]);
 	pthread_join(unbind, NULL);
 	pthread_join(other, NULL);
-	if (!fsync(f.fd))
+	if (!closed && !fsync(f.fd))
 		fail("fsync succeeded");
+	close(dir);
+}
+
+static void alone_unbind_remount(void)
+{
+	unbind_remount(false);
+}
+
+static void alone_unbind_closed(void)
+{
+	unbind_remount(true);
+}
+
+/* umount(2) waits for a page that a task has in a pipe, but sync(2) of that task does not wait */
+static void alone_umount_pinned(void)
+{
+	FILE *mounts = setmntent("/proc/mounts", "r");
+	struct mntent *m;
+	int fds[2], status;
+	struct file f;
+	pid_t child;
+	char *p;
+
+	while ((m = getmntent(mounts)) && strcmp(m->mnt_dir, test_dir))
+		;
+	if (!m)
+		fail("nothing is mounted");
+	f = dirty_file("f", 8, &p);
+	sync_file(&f);
+	pin_by_pipe(fds, p);
+	check(munmap(p, 8 * PAGE), "munmap");
+	close(f.fd);
+	child = fork();
+	if (!child) {
+		close(fds[0]);
+		close(fds[1]);
+		_exit(umount(test_dir) ? 1 : 0);
+	}
+	check(child, "fork");
+	sleep(1);
+	if (waitpid(child, NULL, WNOHANG))
+		fail("umount() did not wait");
+	sync();
+	close(fds[0]);
+	close(fds[1]);
+	check(waitpid(child, &status, 0), "waitpid");
+	if (status)
+		fail("umount(): %d", status);
+	check(mount(m->mnt_fsname, test_dir, m->mnt_type, 0, "dax=always"), "mount");
 }
 
 /* Of a device below a mapped one the file system is not told: wait until it is unmounted */
@@ -189,5 +245,6 @@ static void alone_unbind_pmd(void)
 const struct test_case unbind_cases[] = {
 	CASE(alone_unbind), CASE(alone_unbind_mapped), CASE(alone_unbind_pmd),
 	CASE(alone_unbind_pinned), CASE(alone_unbind_below), CASE(alone_unbind_remount),
+	CASE(alone_unbind_closed), CASE(alone_umount_pinned),
 	{}
 };

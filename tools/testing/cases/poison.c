@@ -223,6 +223,32 @@ static void alone_hwpoison_of_unlinked(void)
 	check(fsync(h.fd), "fsync of another file");
 }
 
+/* A block that is not shared any more goes bad */
+static void alone_hwpoison_after_sharing(void)
+{
+	struct file f = create_file("f", PAGE, OLD), g = clone_of(&f, "g");
+	char *p = map_file(&f, 0, PAGE), *q = map_file(&g, 0, PAGE), buf[PAGE] = "";
+	volatile bool told = false;
+
+	*(volatile char *)p;
+	*(volatile char *)q;
+	if (pwrite(g.fd, buf, PAGE, 0) != PAGE)
+		fail("write: %m");
+	*p = 1;
+	signal(SIGBUS, bus_error);
+	if (!sigsetjmp(before_access, 1)) {
+		if (madvise(p, PAGE, MADV_HWPOISON) && errno == EBUSY)
+			fail("nobody is told of bad memory");
+		*(volatile char *)p;
+	} else {
+		told = true;
+	}
+	if (!told)
+		fail("no SIGBUS for bad memory");
+	if (!fsync(f.fd))
+		fail("fsync of bad memory succeeded");
+}
+
 /* ---- the device says that a block is bad ---- */
 
 static void expect_error(ssize_t ret, int error, const char *what)
@@ -396,7 +422,7 @@ static void alone_poison_unshare(void)
 
 const struct test_case poison_cases[] = {
 	CASE(alone_poison), CASE(alone_hwpoison_of_clone), CASE(alone_hwpoison_of_copy),
-	CASE(alone_hwpoison_of_unlinked),
+	CASE(alone_hwpoison_of_unlinked), CASE(alone_hwpoison_after_sharing),
 	{}
 };
 
