@@ -6,6 +6,7 @@
 # CONFIGS and the other lists of configurations
 # shellcheck source=tools/testing/guest/configs
 . "$TOP/tools/testing/guest/configs"
+[ -z "${LONG:-}" ] || CONFIGS=$CONFIGS,$MORE_CONFIGS
 
 STRESS_SECONDS=60	# for each configuration
 REPLAY=1	# mount the crash states that cases leave behind; empty: do not
