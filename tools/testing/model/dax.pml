@@ -6,7 +6,8 @@
  *
  * process	models
  * Cpu		a thread that stores through a shared mapping: its TLB, the page
- *		table, dax_iomap_fault() or dax_insert_pfn_mkwrite().
+ *		table, dax_iomap_fault() or dax_insert_pfn_mkwrite(); with
+ *		MKWRITE also dax_prepare_mkwrite().
  * Gup		a writer by get_user_pages(): direct I/O that reads into the
  *		mapping, process_vm_writev(), and dax_dirty_folio().
  * Fsync	one fsync() after the other, on an open file of its own:
@@ -63,6 +64,10 @@
  * - A copy on write need not wait for WRITEBACK of the block it replaces
  *   (MUT_COW_NO_WAIT): the copy is flushed, and the old block has no stores.  It
  *   does, so that memunmap_pages() finds the page of a flush in a file.
+ * - dax_prepare_mkwrite() must hold the page table lock from before it sets DIRTY
+ *   until the page is writable, and mark the inode dirty before that.  It need not
+ *   look at the lock of the entry (MUT_MKWRITE_LOCKED_ENTRY): it does, so that what
+ *   the holder has seen of the entry stays true.
  * - Who clears I_DIRTY_PAGES has to look for WRITEBACK as well as for DIRTY
  *   (MUT_SYNC_DIRTY_ONLY): an fsync() that has cleared DIRTY may not have flushed.
  *
@@ -107,6 +112,12 @@ bool writer;
 byte pins[PAGES];		/* folio_maybe_dma_pinned() */
 bool shared[PAGES];		/* the block has to be copied before a write */
 bool pte[PAGES];		/* writable page table entry */
+#ifdef MKWRITE
+bool ptl[PAGES];		/* its lock, if held for more than one step */
+#define pte_locked(p)	ptl[p]
+#else
+#define pte_locked(p)	0
+#endif
 byte tlb[CPUS * PAGES];		/* 0: none, FRESH or STALE: writable */
 bool cache[PAGES], in_flight[PAGES];
 bool dma[PAGES];		/* as cache[], by a Gup that has not finished */
@@ -218,9 +229,45 @@ inline write_fault(p)
 	:: else -> dirty[p] = present[p]	/* no tag without an entry */
 	fi;
 	mark_inode_dirty();
-	pte[p] = 1;
+	atomic { !pte_locked(p) -> pte[p] = 1 };
 	atomic { locked[p] = 0; readers-- }
 }
+
+#ifdef MKWRITE
+/*
+ * vmf_mkwrite(): the entry is not locked, but the page table is.  Does nothing if
+ * the entry is locked or gone; the store faults again.
+ */
+inline mkwrite_fault(p)
+{
+	atomic { !writer -> readers++ }
+#ifndef MUT_MKWRITE_UNLOCKED
+	atomic { !ptl[p] -> ptl[p] = 1 }
+#endif
+	if
+	:: atomic {
+#ifdef MUT_MKWRITE_LOCKED_ENTRY
+		present[p] && !shared[p] ->
+#else
+		present[p] && !shared[p] && !locked[p] ->
+#endif
+		dirty[p] = 1
+	   };
+#ifndef MUT_MKWRITE_INODE_LATE
+		mark_inode_dirty();
+#endif
+#ifdef MUT_MKWRITE_UNLOCKED
+		atomic { !ptl[p] -> ptl[p] = 1 };
+#endif
+		pte[p] = 1;
+#ifdef MUT_MKWRITE_INODE_LATE
+		mark_inode_dirty();
+#endif
+	:: else
+	fi;
+	atomic { ptl[p] = 0; readers-- }
+}
+#endif
 
 proctype Cpu(byte me)
 {
@@ -245,7 +292,15 @@ again:		atomic {
 			n++
 		};
 		goto next;
-fault:		write_fault(p);
+fault:
+#ifdef MKWRITE
+		if
+		:: mkwrite_fault(p)
+		:: write_fault(p)
+		fi;
+#else
+		write_fault(p);
+#endif
 		goto again;
 next:		skip
 	od
@@ -437,7 +492,7 @@ inline finish_batch()
 	do
 	:: todo == 0 -> break
 	:: atomic {
-		todo ->
+		todo && !pte_locked(first(todo)) ->
 		q = first(todo);
 		del(todo, q);
 		if
@@ -610,11 +665,15 @@ done:
 inline unmap(p)
 {
 #ifdef MUT_ZAP_SPLIT
-	d_step { clear_pte(p) };
+	d_step { !pte_locked(p) -> clear_pte(p) };
 	d_step { for (each(i, CPUS)) { tlb[i * PAGES + p] = 0; } skip }
 #else
 	/* The page table lock of a dirty entry is held until the TLBs are flushed */
-	d_step { for (each(i, CPUS)) { tlb[i * PAGES + p] = 0; } pte[p] = 0 }
+	d_step {
+		!pte_locked(p) ->
+		for (each(i, CPUS)) { tlb[i * PAGES + p] = 0; }
+		pte[p] = 0
+	}
 #endif
 }
 
