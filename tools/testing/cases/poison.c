@@ -251,42 +251,6 @@ static void alone_hwpoison_after_sharing(void)
 		fail("fsync of bad memory succeeded");
 }
 
-static off_t address_of(void *page)
-{
-	int fd = open("/proc/self/pagemap", O_RDONLY);
-	uint64_t entry;
-
-	check(fd, "open pagemap");
-	if (pread(fd, &entry, 8, (uintptr_t)page / PAGE * 8) != 8)
-		fail("pagemap: %m");
-	close(fd);
-	return (entry & ((1ull << 55) - 1)) * PAGE;
-}
-
-/* A block goes bad while nothing has it mapped, and its entry is gone */
-static void alone_hwpoison_without_entry(void)
-{
-	int fd = open("/sys/devices/system/memory/hard_offline_page", O_WRONLY);
-	struct file f = create_file("f", PAGE, OLD);
-	char *p = map_file(&f, 0, PAGE), buf[32];
-	int len;
-
-	*p = 1;
-	check(fsync(f.fd), "fsync");
-	len = snprintf(buf, sizeof(buf), "%#llx", (unsigned long long)address_of(p));
-	check(munmap(p, PAGE), "munmap");
-	evict();
-	check(fd, "open hard_offline_page");
-	if (write(fd, buf, len) != len)
-		fail("hard_offline_page: %m");
-	close(fd);
-	p = map_file(&f, 0, PAGE);
-	signal(SIGBUS, bus_error);
-	if (!sigsetjmp(before_access, 1))
-		*p = 2;
-	sync_fails(f.fd, EIO, "of bad memory");
-}
-
 /* ---- the device says that a block is bad ---- */
 
 static void expect_error(ssize_t ret, int error, const char *what)
@@ -461,7 +425,6 @@ static void alone_poison_unshare(void)
 const struct test_case poison_cases[] = {
 	CASE(alone_poison), CASE(alone_hwpoison_of_clone), CASE(alone_hwpoison_of_copy),
 	CASE(alone_hwpoison_of_unlinked), CASE(alone_hwpoison_after_sharing),
-	CASE(alone_hwpoison_without_entry),
 	{}
 };
 
