@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The driver of the device is unbound under the file system.  No case can run after that, so
- * their names begin with alone_.
+ * The driver of the device is unbound under the file system, or the file system is shut down.  No
+ * case can run after that, so their names begin with alone_.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <mntent.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/wait.h>
@@ -17,6 +19,8 @@
 #include <unistd.h>
 
 #include "cases.h"
+
+#define SHUTDOWN	_IOR('X', 125, uint32_t)	/* EXT4_IOC_SHUTDOWN, XFS_IOC_GOINGDOWN */
 
 static void unbind_device(void)
 {
@@ -242,9 +246,25 @@ static void alone_unbind_pmd(void)
 	unbind_mapped(&f, p, 2 * PMD);
 }
 
+/* A clean page does not become writable when the file system has been shut down */
+static void alone_shutdown(void)
+{
+	uint32_t flags = 0;	/* the default of XFS and ext4, which writes everything first */
+	char *p;
+	struct file f = dirty_file("f", 2, &p);
+
+	check(fsync(f.fd), "fsync");
+	if (ioctl(f.fd, SHUTDOWN, &flags))
+		skip("no shutdown: %m");
+	if (!store_fails(p, 1))
+		fail("a store was possible");
+	if (!fsync(f.fd))
+		fail("fsync succeeded");
+}
+
 const struct test_case unbind_cases[] = {
 	CASE(alone_unbind), CASE(alone_unbind_mapped), CASE(alone_unbind_pmd),
 	CASE(alone_unbind_pinned), CASE(alone_unbind_below), CASE(alone_unbind_remount),
-	CASE(alone_unbind_closed), CASE(alone_umount_pinned),
+	CASE(alone_unbind_closed), CASE(alone_umount_pinned), GUARD(alone_shutdown),
 	{}
 };
