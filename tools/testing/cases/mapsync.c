@@ -7,6 +7,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "cases.h"
@@ -29,6 +30,23 @@ static void mapsync_user_flush_fresh(void)
 	char *p;
 
 	check(ftruncate(f.fd, 8 * PAGE), "ftruncate");
+	p = map_sync(&f, 0, 8 * PAGE);
+	pattern(p, 0, 8 * PAGE, NEW);
+	flush_lines(p, 8 * PAGE);
+	point();
+	promise(&f, 0, 8 * PAGE, NEW);
+}
+
+/* The same when ext4 cannot commit fast, as an extended attribute has been set */
+static void mapsync_user_flush_after_xattr(void)
+{
+	struct file f = create_file("f", 0, 0), g = create_file("g", PAGE, OLD);
+	char *p;
+
+	check(ftruncate(f.fd, 8 * PAGE), "ftruncate");
+	sync();
+	if (fsetxattr(g.fd, "user.name", "value", 5, 0))
+		skip("no extended attributes: %m");
 	p = map_sync(&f, 0, 8 * PAGE);
 	pattern(p, 0, 8 * PAGE, NEW);
 	flush_lines(p, 8 * PAGE);
@@ -146,9 +164,9 @@ static void mapsync_cow_fsync(void)
 }
 
 const struct test_case mapsync_cases[] = {
-	GUARD(mapsync_user_flush), GUARD(mapsync_user_flush_fresh), CASE(mapsync_fsync),
-	CASE(mapsync_sync), CASE(mapsync_syncfs), CASE(mapsync_freeze),
-	CASE(mapsync_remount_ro), CASE(mapsync_evict), CASE(mapsync_cow),
-	GUARD(mapsync_cow_fsync),
+	GUARD(mapsync_user_flush), GUARD(mapsync_user_flush_fresh),
+	CASE(mapsync_user_flush_after_xattr), CASE(mapsync_fsync), CASE(mapsync_sync),
+	CASE(mapsync_syncfs), CASE(mapsync_freeze), CASE(mapsync_remount_ro),
+	CASE(mapsync_evict), CASE(mapsync_cow), GUARD(mapsync_cow_fsync),
 	{}
 };
