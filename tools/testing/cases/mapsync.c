@@ -37,8 +37,8 @@ static void mapsync_user_flush_fresh(void)
 	promise(&f, 0, 8 * PAGE, NEW);
 }
 
-/* The same when ext4 cannot commit fast, as an extended attribute has been set */
-static void mapsync_user_flush_after_xattr(void)
+/* The same on ext4 with fast commits, when one is not possible after a change of attributes */
+static void alone_mapsync_fast_commit(void)
 {
 	struct file f = create_file("f", 0, 0), g = create_file("g", PAGE, OLD);
 	char *p;
@@ -165,7 +165,7 @@ static void mapsync_cow_fsync(void)
 
 const struct test_case mapsync_cases[] = {
 	GUARD(mapsync_user_flush), GUARD(mapsync_user_flush_fresh),
-	CASE(mapsync_user_flush_after_xattr), CASE(mapsync_fsync), CASE(mapsync_sync),
+	CASE(alone_mapsync_fast_commit), CASE(mapsync_fsync), CASE(mapsync_sync),
 	CASE(mapsync_syncfs), CASE(mapsync_freeze), CASE(mapsync_remount_ro),
 	CASE(mapsync_evict), CASE(mapsync_cow), GUARD(mapsync_cow_fsync),
 	{}
