@@ -12,46 +12,43 @@
 
 #include "cases.h"
 
-static void mapsync_user_flush(void)
+/* Store to all of @f, and make that durable without a sync call */
+static void store_and_flush(const struct file *f)
 {
-	struct file f = create_file("f", 8 * PAGE, OLD);
-	char *p = map_sync(&f, 0, 8 * PAGE);
+	char *p = map_sync(f, 0, 8 * PAGE);
 
 	pattern(p, 0, 8 * PAGE, NEW);
 	flush_lines(p, 8 * PAGE);
 	point();
-	promise(&f, 0, 8 * PAGE, NEW);
+	promise(f, 0, 8 * PAGE, NEW);
+}
+
+static void mapsync_user_flush(void)
+{
+	struct file f = create_file("f", 8 * PAGE, OLD);
+
+	store_and_flush(&f);
 }
 
 /* Metadata of fresh blocks is durable once the store has returned */
 static void mapsync_user_flush_fresh(void)
 {
 	struct file f = create_file("f", 0, 0);
-	char *p;
 
 	check(ftruncate(f.fd, 8 * PAGE), "ftruncate");
-	p = map_sync(&f, 0, 8 * PAGE);
-	pattern(p, 0, 8 * PAGE, NEW);
-	flush_lines(p, 8 * PAGE);
-	point();
-	promise(&f, 0, 8 * PAGE, NEW);
+	store_and_flush(&f);
 }
 
 /* The same on ext4 with fast commits, when one is not possible after a change of attributes */
 static void alone_mapsync_fast_commit(void)
 {
 	struct file f = create_file("f", 0, 0), g = create_file("g", PAGE, OLD);
-	char *p;
 
 	check(ftruncate(f.fd, 8 * PAGE), "ftruncate");
 	sync();
 	if (fsetxattr(g.fd, "user.name", "value", 5, 0))
 		skip("no extended attributes: %m");
-	p = map_sync(&f, 0, 8 * PAGE);
-	pattern(p, 0, 8 * PAGE, NEW);
-	flush_lines(p, 8 * PAGE);
-	point();
-	promise(&f, 0, 8 * PAGE, NEW);
+	store_and_flush(&f);
 }
 
 static struct file mapsync_dirty_fresh(char **p)
