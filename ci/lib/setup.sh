@@ -95,7 +95,7 @@ need_tcg() {
 # Install what is missing
 setup() {
 	local missing
-	mkdir -p "$WORK" 2>/dev/null || true
+	mkdir -p "$LOGS" 2>/dev/null || true
 	[ -w "$WORK" ] || die "$WORK is not yours; set WORK to a directory that is"
 	# A script that another one has called works under the lock of that
 	if [ "${LOCKED:-}" != "$WORK" ]; then
