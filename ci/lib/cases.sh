@@ -10,6 +10,7 @@
 
 STRESS_SECONDS=60	# for each configuration
 REPLAY=1	# mount the crash states that cases leave behind; empty: do not
+POINTS=8	# of each case, those that are mounted; the model has looked at all of them
 
 # Turn the TAP output of the kselftests in $LOGS/$1.results into lines as the cases
 # have them, in $LOGS/$1.cases.  A program must report as many tests as it planned.
@@ -49,8 +50,8 @@ replay() {
 	local name=$1 kernel=$2 log=$3 dir=$WORK/promises.$1
 	mkdir -p "$dir"
 	# Of a case that has failed already there is nothing more to be learnt
-	awk 'FNR == NR { failed[$2] = failed[$2] || ($1 == "case" && $3 == "FAIL"); next }
-		$1 == "point" { skip = failed[$3] }
+	awk -v max=$POINTS 'FNR == NR { failed[$2] = failed[$2] || ($1 == "case" && $3 == "FAIL"); next }
+		$1 == "point" { skip = failed[$3] || ++points[$3] > max }
 		/^(point|promise|promise-hash) / && !skip' \
 		"$LOGS/$name.results" "$LOGS/$name.results" >"$dir/promises"
 	(cd "$dir" && echo promises | cpio -o -H newc --quiet | gzip -1) >"$WORK/replay-$name.initrd"

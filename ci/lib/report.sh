@@ -52,3 +52,23 @@ table() {
 count() {
 	echo "$passed passed, $failed failed, $skipped skipped"
 }
+
+# in_background NAME COMMAND...: start a test next to others
+in_background() {
+	local name=$1
+	shift
+	rm -f "$LOGS/$name.status"
+	("$@" >"$LOGS/$name.out" 2>&1 && echo ok >"$LOGS/$name.status" ||
+		echo failed >"$LOGS/$name.status") &
+}
+
+# check_background NAME TITLE: wait for it and count it
+check_background() {
+	wait
+	check "$2" ended_well "$1"
+}
+
+ended_well() {
+	cat "$LOGS/$1.out"
+	[ "$(cat "$LOGS/$1.status")" = ok ]
+}
