@@ -4,7 +4,7 @@
 #
 #	awk -v document=DOCUMENT -f figures.awk Documentation/bench-results
 #
-# DOCUMENT is "short", for README and a cover letter, "block" for another one, or for
+# DOCUMENT is "short", for README and a cover letter, "block" and "hot" for others, or for
 # Documentation/performance.rst "long", "events", or "dearer": all that costs at least half a
 # percent more than on the base.  "durable-ext4" and "durable-xfs" compare ways to make something
 # durable, "durable-ext4" also in README.  ci/test looks for the lines there.
@@ -78,6 +78,18 @@ END {
 		row("fdatasync, nothing to write back", "fsync-call n=0,call=fdatasync", "pmem")
 		row("fdatasync, one dirty page", "fsync-call n=1,call=fdatasync", "pmem")
 		row("fdatasync, 4096 dirty pages in a row", "fsync-page n=4096,order=dense" tail "pte", "pmem")
+		exit
+	}
+	if (document == "hot") {
+		row("one page", "hot n=1,order=dense", "pmem")
+		row("16 pages in a row", "hot n=16,order=dense", "pmem")
+		row("16 pages, every other one", "hot n=16,order=sparse", "pmem")
+		row("16 pages, shuffled", "hot n=16,order=shuffled", "pmem")
+		row("4096 pages in a row", "hot n=4096,order=dense", "pmem")
+		row("4096 pages, every other one", "hot n=4096,order=sparse", "pmem")
+		row("4096 pages, shuffled", "hot n=4096,order=shuffled", "pmem")
+		row("50 rounds, 16 of 4096 pages in each", "decay-total n=4096,stored=16", "pmem")
+		row("the longest of these", "decay-longest n=4096,stored=16", "pmem")
 		exit
 	}
 	if (document == "events") {
