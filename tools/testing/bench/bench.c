@@ -12,6 +12,11 @@
  * median of up to nine repetitions, as many as fit in LONG_TIME.  Where QEMU counts
  * instructions (-icount shift=0), a nanosecond is one instruction.
  *
+ * A page is hot if fsync leaves it writable, because it has been stored to again after it had
+ * been cleaned.  What follows is about pages that are not hot unless it says so: each time,
+ * they are unmapped before they are stored to.  Kernels without hot pages have nothing that
+ * depends on that.
+ *
  * With DAX, on files whose blocks are allocated and written:
  *
  *   fsync-page		fdatasync of n pages dirtied through a mapping, per page of
@@ -24,12 +29,20 @@
  *   fsync-call		the whole call, fsync or fdatasync, with n dirty pages
  *   durable		store to "lines" cache lines of each of n pages that have been stored
  *	to before, and make that durable, per page.  how=fdatasync: store through a
- *	mapping, and call it; clwb: the lines by CLWB and SFENCE, with MAP_SYNC;
- *	clwb-page: all lines of the page; write: pwrite() of the lines, and fdatasync.
- *	Without DAX, fdatasync and write only.
+ *	mapping, and call it, again and again, so that the pages are hot; clwb: the
+ *	lines by CLWB and SFENCE, with MAP_SYNC; clwb-page: all lines of the page;
+ *	write: pwrite() of the lines, and fdatasync.  Without DAX, fdatasync and
+ *	write only.
+ *   hot		store to a cache line of each of n hot pages, and fdatasync, per page, of
+ *	a file of which all pages are mapped; "order" is that of fsync-page
+ *   decay-total	50 times that with "stored" of n hot pages, and none of the others:
+ *	all of it.  decay-longest: the longest of the 50
  *   fsync-one		fdatasync with one dirty page that four mappings have, of a
  *	file of which "mapped" pages are mapped in total
- *   fault-cleaned	store to a page that the last fsync has cleaned
+ *   fault-cleaned	store to a page that was cleaned, by sync_file_range, which leaves no
+ *	page writable
+ *   fault-second	store to a page that fsync has cleaned for the first time: this makes
+ *	it hot.  One repetition
  *   fault-first	store to a page that nobody has touched
  *   stall		the longest time a store took while another thread did what
  *	"other" says: fsync of a file with n dirty pages, stored to at random, or,
@@ -37,7 +50,8 @@
  *	of 2 MiB that are mapped as one.  stall-fsync is the time of such an fsync.
  *	QEMU runs its CPUs in turn when it counts instructions, and counts those of
  *	all: so stall-fsync is not comparable with fsync-page, and a turn of the
- *	other CPU, up to 20 us, may be part of stall.
+ *	other CPU, up to 20 us, may be part of stall.  Those few of n=16384 pages that
+ *	are stored to after they have been cleaned get hot.
  *   remove		unlink, or truncate to 0, of a file of n dirty pages, per
  *	page; mapped=1: while it is mapped; mapped=0: unmapped before
  *   write-cow		write of 4 KiB that gives a file blocks of its own instead of
@@ -53,6 +67,7 @@
  *   calls		number of calls of a kernel function in the same; those that
  *	wanted[] lists, and all that are called for every eighth page or more often.
  *	The kernel cuts names to 30 characters.
+ *   hot-threads	as tlb, with pages that are hot
  *
  * Without DAX, on a file that the page cache has in folios of "folio" pages.  reader=1:
  * another process has mapped it with PROT_READ.
@@ -62,8 +77,8 @@
  *   cache-folio	average number of pages in a folio; only root is told
  *   cache-tlb		as tlb, with one thread
  *
- * tlb needs CONFIG_DEBUG_TLBFLUSH, calls CONFIG_FUNCTION_PROFILER and root; without,
- * their lines are missing.
+ * tlb and hot-threads need CONFIG_DEBUG_TLBFLUSH, calls CONFIG_FUNCTION_PROFILER and root;
+ * without, their lines are missing.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -99,6 +114,9 @@
 #define LARGEST 262144ul	/* pages of the largest file */
 #define COUNTED 4096ul		/* pages whose fsync is looked at closely */
 #define NR_COW 512
+#define WARM_UP 3		/* stores and syncs until pages are hot, and one more */
+#define NR_DECAY 50
+#define DECAY_STORED 16
 
 #ifndef STATX_ATTR_DAX
 #define STATX_ATTR_DAX 0x00200000
@@ -344,6 +362,41 @@ static void dirty_first(char *p, size_t nr)
 		store(p, i);
 }
 
+/*
+ * Unmap @nr pages, which stay in the file's mapping.  To store to one is no write fault of a clean
+ * page then, so that does not make it hot.
+ */
+static void zap(char *p, size_t nr)
+{
+	check(madvise(p, nr * PAGE, MADV_DONTNEED), "madvise");
+}
+
+/* Dirty the pages, none of which gets hot */
+static void dirty_cold(char *p, size_t nr)
+{
+	uint32_t last = 0;
+
+	for (size_t i = 0; i < nr; i++)
+		if (pages[i] > last)
+			last = pages[i];
+	zap(p, last + 1);
+	dirty(p, nr);
+}
+
+/* The same with the first @nr pages */
+static void dirty_first_cold(char *p, size_t nr)
+{
+	zap(p, nr);
+	dirty_first(p, nr);
+}
+
+/* Write back and write-protect all dirty pages, also those that fsync would leave writable */
+static void clean(int fd)
+{
+	check(sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+			      SYNC_FILE_RANGE_WAIT_AFTER), "sync_file_range");
+}
+
 /* Another process with the same mapping; it dirties the pages when told how many */
 struct process {
 	pid_t pid;
@@ -364,7 +417,7 @@ static struct process fork_process(char *p)
 
 		close(to[1]);
 		while (read(to[0], &nr, sizeof(nr)) == sizeof(nr)) {
-			dirty(p, nr);
+			dirty_cold(p, nr);
 			if (write(from[1], &nr, sizeof(nr)) < 0)
 				break;
 		}
@@ -409,7 +462,7 @@ static void bench_fsync_page(int fd, char *p, size_t nr, size_t first, size_t li
 		while (again(&r)) {
 			uint64_t t;
 
-			dirty(p, n);
+			dirty_cold(p, n);
 			if (processes == 2)
 				dirty_in(&child, n);
 			t = begin();
@@ -431,7 +484,7 @@ static void bench_fsync_call(int fd, char *p, size_t n)
 		while (again(&r)) {
 			uint64_t t;
 
-			dirty_first(p, n);
+			dirty_first_cold(p, n);
 			t = begin();
 			check(data ? fdatasync(fd) : fsync(fd), "fsync");
 			add(&r, now() - t);
@@ -441,21 +494,30 @@ static void bench_fsync_call(int fd, char *p, size_t n)
 	}
 }
 
-static void bench_fault_cleaned(int fd, char *p, size_t n, const char *entry)
+/* In a file of its own, whose pages get hot */
+static void bench_fault_cleaned(size_t n, const char *entry)
 {
-	struct reps r = {};
+	int fd = create("cleaned", n);
+	char *p = map(fd, n, false);
+	struct reps second = {}, r = {};
+	uint64_t t;
 
 	dirty_first(p, n);
-	while (again(&r)) {
-		uint64_t t;
+	check(fsync(fd), "fsync");
+	t = begin();
+	dirty_first(p, n);
+	add(&second, now() - t);
+	result("fault-second", median(&second) / n, "n=%zu,entry=%s", n, entry);
 
-		check(fsync(fd), "fsync");
+	while (again(&r)) {
+		clean(fd);
 		t = begin();
 		dirty_first(p, n);
 		add(&r, now() - t);
 	}
 	result("fault-cleaned", median(&r) / n, "n=%zu,entry=%s", n, entry);
-	check(fsync(fd), "fsync");
+	munmap(p, n * PAGE);
+	drop("cleaned", fd);
 }
 
 static void bench_small(void)
@@ -477,9 +539,12 @@ static void bench_small(void)
 	}
 	result("fault-first", median(&first) / n, "n=%zu,entry=pte", n);
 
+	bench_fault_cleaned(n, "pte");
+
 	fd = create("small", n);
 	p = map(fd, n, false);
-	bench_fault_cleaned(fd, p, n, "pte");
+	dirty_first(p, n);
+	check(fsync(fd), "fsync");
 	bench_fsync_call(fd, p, 0);
 	bench_fsync_call(fd, p, 1);
 	bench_fsync_call(fd, p, n);
@@ -523,7 +588,7 @@ static void make_durable(int fd, char *p, size_t n, size_t lines, enum how how)
 #endif
 }
 
-static void bench_durable_how(int fd, char *p, enum how how)
+static void bench_durable_how(int fd, char *p, enum how how, int warm_up)
 {
 	static const size_t nrs[] = { 1, 16, COUNTED }, lines[] = { 1, 8, PAGE / LINE };
 
@@ -531,7 +596,8 @@ static void bench_durable_how(int fd, char *p, enum how how)
 		struct reps r = {};
 		size_t n = nrs[i / 3];
 
-		make_durable(fd, p, n, lines[i % 3], how);
+		for (int j = 0; j < warm_up; j++)
+			make_durable(fd, p, n, lines[i % 3], how);
 		while (again(&r)) {
 			uint64_t t = begin();
 
@@ -548,17 +614,17 @@ static void bench_durable(bool dax)
 	int fd = create("durable", COUNTED);
 	char *p = map(fd, COUNTED, false);
 
-	bench_durable_how(fd, p, FDATASYNC);
+	bench_durable_how(fd, p, FDATASYNC, dax ? WARM_UP : 1);
 	munmap(p, COUNTED * PAGE);
-	bench_durable_how(fd, NULL, PWRITE);
+	bench_durable_how(fd, NULL, PWRITE, 1);
 #ifdef __x86_64__
 	if (dax) {
 		p = mmap(NULL, COUNTED * PAGE, PROT_READ | PROT_WRITE,
 			 MAP_SHARED_VALIDATE | MAP_SYNC, fd, 0);
 		if (p == MAP_FAILED)
 			fail("mmap with MAP_SYNC: %s", strerror(errno));
-		bench_durable_how(fd, p, CLWB);
-		bench_durable_how(fd, p, CLWB_PAGE);
+		bench_durable_how(fd, p, CLWB, 1);
+		bench_durable_how(fd, p, CLWB_PAGE, 1);
 		munmap(p, COUNTED * PAGE);
 	}
 #endif
@@ -587,6 +653,8 @@ static void bench_fsync_one(int fd, char *p[4], size_t mapped)
 	while (again(&r)) {
 		uint64_t t;
 
+		for (int i = 0; i < 4; i++)
+			zap(p[i], 1);
 		for (int i = 0; i < 4; i++)
 			store(p[i], 0);
 		t = begin();
@@ -633,6 +701,72 @@ static void bench_large(size_t nr)
 	for (int i = 0; i < 4; i++)
 		munmap(p[i], nr * PAGE);
 	drop("large", fd);
+}
+
+/* Store to the pages, and make that durable */
+static void sync_dirty(int fd, char *p, size_t n)
+{
+	dirty(p, n);
+	check(fdatasync(fd), "fdatasync");
+}
+
+static void make_hot(int fd, char *p, size_t n)
+{
+	for (int i = 0; i < WARM_UP; i++)
+		sync_dirty(fd, p, n);
+}
+
+/* Few of the hot pages, far from each other, are still stored to */
+static void bench_decay(int fd, char *p, size_t n)
+{
+	uint64_t total = 0, worst = 0;
+
+	set_order(DENSE, n);
+	make_hot(fd, p, n);
+	for (size_t i = 0; i < DECAY_STORED; i++)
+		pages[i] = i * (n / DECAY_STORED);
+	for (int i = 0; i < NR_DECAY; i++) {
+		uint64_t t = begin();
+
+		sync_dirty(fd, p, DECAY_STORED);
+		t = now() - t;
+		profile_mark(PROFILE_STOP);
+		total += t;
+		if (t > worst)
+			worst = t;
+	}
+	result("decay-total", total, "n=%zu,stored=%d", n, DECAY_STORED);
+	result("decay-longest", worst, "n=%zu,stored=%d", n, DECAY_STORED);
+}
+
+static void bench_hot(void)
+{
+	static const size_t nrs[] = { 1, 16, COUNTED };
+	size_t nr = 2 * COUNTED;
+	int fd = create("hot", nr);
+	char *p = map(fd, nr, false);
+
+	read_pages(p, nr);
+	for (int i = 0; i < 9; i++) {
+		enum order order = i / 3;
+		size_t n = nrs[i % 3];
+		struct reps r = {};
+
+		set_order(order, n);
+		make_hot(fd, p, n);
+		while (again(&r)) {
+			uint64_t t = begin();
+
+			sync_dirty(fd, p, n);
+			add(&r, now() - t);
+		}
+		result("hot", median(&r) / n, "n=%zu,order=%s", n, order_names[order]);
+		/* What is hot now is not looked at before it is stored to */
+		clean(fd);
+	}
+	bench_decay(fd, p, COUNTED);
+	munmap(p, nr * PAGE);
+	drop("hot", fd);
 }
 
 static void bench_remove(size_t n)
@@ -928,7 +1062,7 @@ static void bench_stall(const char *entry, size_t n)
 		uint64_t took = 0, start;
 		int calls = 0;
 
-		dirty_first(p, n);
+		dirty_first_cold(p, n);
 		start_storing(p);
 		start = now();
 		do {
@@ -1082,17 +1216,17 @@ static void bench_counts(void)
 	char params[32];
 
 	start_thread(&thread, sleep_often, &us);
-	bench_fault_cleaned(fd, p, n, "pte,cpus=2");
+	bench_fault_cleaned(n, "pte,cpus=2");
 	bench_fsync_page(fd, p, n, n, n, DENSE, 1, "pte,cpus=2");
 	stop = true;
 	pthread_join(thread, NULL);
 
 	start_thread(&thread, keep_cpu_busy, NULL);
 	wait_until_started();
-	dirty_first(p, n);
+	dirty_first_cold(p, n);
 	snprintf(params, sizeof(params), "n=%zu", n);
 	count_tlb("tlb", params, fd, fdatasync);
-	dirty_first(p, n);
+	dirty_first_cold(p, n);
 	if (profile(true)) {
 		check(fdatasync(fd), "fdatasync");
 		profile(false);
@@ -1112,6 +1246,11 @@ static void bench_counts(void)
 		}
 		result("calls", sum, "n=%zu,function=any", n);
 	}
+	set_order(DENSE, n);
+	make_hot(fd, p, n);
+	dirty(p, n);
+	snprintf(params, sizeof(params), "n=%zu,pages=hot", n);
+	count_tlb("hot-threads", params, fd, fdatasync);
 	stop = true;
 	pthread_join(thread, NULL);
 	munmap(p, n * PAGE);
@@ -1301,6 +1440,8 @@ int main(int argc, char **argv)
 		bench_small();
 	if (selected("durable"))
 		bench_durable(true);
+	if (selected("hot"))
+		bench_hot();
 	if (selected("sharing")) {
 		bench_write_cow();
 		bench_sharing();

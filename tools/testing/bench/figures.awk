@@ -47,7 +47,7 @@ NF >= 5 {
 	base[config, key] = $3
 	patched[config, key] = $4
 	# Pages mapped by PMDs cost the same however many there are
-	if (config ~ /pmem/ && $1 !~ /^(tlb|calls)$/ && $4 > $3 * 1.005 && !(key in dear) &&
+	if (config ~ /pmem/ && $1 !~ /^(tlb|hot-threads|calls)$/ && $4 > $3 * 1.005 && !(key in dear) &&
 	    (key !~ /^fsync-page .*pmd/ || key ~ /n=4096/)) {
 		dear[key] = ++nr
 		order[nr] = key
