@@ -13,11 +13,11 @@
 extern const struct test_case mmap_cases[], write_cases[], mapsync_cases[],
 	elsewhere_cases[], shared_cases[], zero_cases[], pin_cases[], setting_cases[],
 	poison_cases[], unbind_cases[], bad_block_cases[], kernel_store_cases[],
-	remap_cases[], pmd_cases[], content_cases[], alone_pmd_cases[];
+	remap_cases[], again_cases[], pmd_cases[], content_cases[], alone_pmd_cases[];
 
 const struct test_case *const families[] = {
 	mmap_cases, write_cases, mapsync_cases, elsewhere_cases, shared_cases,
 	zero_cases, pin_cases, setting_cases, poison_cases, unbind_cases,
-	bad_block_cases, kernel_store_cases, remap_cases, pmd_cases, content_cases,
+	bad_block_cases, kernel_store_cases, remap_cases, again_cases, pmd_cases, content_cases,
 	alone_pmd_cases, NULL
 };

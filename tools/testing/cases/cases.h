@@ -68,6 +68,11 @@ char *short_buffer(off_t off, size_t good, uint64_t seed);
 /* A pipe that holds a reference to the page at @p */
 void pin_by_pipe(int fds[2], char *p);
 
+/* A slow disk, readable with O_DIRECT, or skip; every byte is DISK_BYTE */
+#define DISK_BYTE 0xd5
+int open_disk(void);
+void expect_disk_page(const struct file *f, const char *p, off_t off);
+
 bool write_setting(const char *path, const char *value);
 void wait_for(pid_t pid);
 pthread_t start_thread(void *(*run)(void *arg), void *arg);

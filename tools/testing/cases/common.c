@@ -279,3 +279,26 @@ struct file shared_pmd_file(char **map, struct file *clone)
 	sync_file(&f);
 	return f;
 }
+
+#define DISK "/dev/vda"
+
+int open_disk(void)
+{
+	int fd = open(DISK, O_RDONLY | O_DIRECT);
+
+	if (fd < 0)
+		skip("no " DISK);
+	return fd;
+}
+
+/* One page at @p comes from the disk: not a pattern, so compare here */
+void expect_disk_page(const struct file *f, const char *p, off_t off)
+{
+	struct file lines = *f;
+
+	for (size_t i = 0; i < PAGE; i++)
+		if ((uint8_t)p[i] != DISK_BYTE)
+			fail("O_DIRECT read left 0x%02x at %zu", (uint8_t)p[i], i);
+	lines.name[0] = 0;
+	promise(&lines, off, PAGE, 0);
+}

@@ -25,6 +25,30 @@ static void pmd_fsync(void)
 	promise(&f, PMD + 5 * PAGE, PAGE, 3);
 }
 
+/* The same pages again and again, by the PMD entry and by PTEs of another mapping */
+static void pmd_again(void)
+{
+	char *p, *q;
+	struct file f = pmd_file(&p);
+
+	q = map_file(&f, PAGE, 16 * PAGE);
+	for (int i = 0; i < 5; i++) {
+		pattern(p + 4 * PAGE, 4 * PAGE, 2 * PAGE, NEW + i);
+		pattern(p + PMD, PMD, PAGE, NEW + i);
+		sync_to_point(&f);
+		promise(&f, 4 * PAGE, 2 * PAGE, NEW + i);
+		promise(&f, PMD, PAGE, NEW + i);
+	}
+	for (int i = 0; i < 5; i++) {
+		pattern(q + 3 * PAGE, 4 * PAGE, PAGE, 3 + i);
+		pattern(p + 5 * PAGE, 5 * PAGE, PAGE, 3 + i);
+		if (i % 2)
+			pattern(p + 4 * PAGE, 4 * PAGE, 100, 3 + i);
+		sync_to_point(&f);
+		promise(&f, 4 * PAGE, 2 * PAGE, 3 + i);
+	}
+}
+
 static void pmd_beside_faults(void)
 {
 	char *p;
@@ -203,7 +227,8 @@ static void alone_pmd_cow_page(void)
 }
 
 const struct test_case pmd_cases[] = {
-	CASE(pmd_fsync), CASE(pmd_beside_faults), CASE(pmd_msync_part), CASE(pmd_and_pte),
+	CASE(pmd_fsync), CASE(pmd_again), CASE(pmd_beside_faults), CASE(pmd_msync_part),
+	CASE(pmd_and_pte),
 	CASE(pmd_truncate_elsewhere), CASE(pmd_punch_inside), CASE(pmd_truncate_inside),
 	CASE(pmd_huge_zero), GUARD(pmd_cow), CASE(pmd_clone),
 	{}

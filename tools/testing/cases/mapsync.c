@@ -130,6 +130,30 @@ static void mapsync_evict(void)
 	promise(&f, 0, 8 * PAGE, NEW);
 }
 
+/* Another mapping of the same pages is not MAP_SYNC, and is stored to again and again */
+static void mapsync_again(void)
+{
+	struct file f = create_file("f", 8 * PAGE, OLD);
+	char *p = map_file(&f, 0, 8 * PAGE), *q = map_sync(&f, 0, 8 * PAGE);
+
+	for (int i = 0; i < 5; i++) {
+		pattern(p, 0, 2 * PAGE, 3 + i);
+		pattern(q + PAGE, PAGE, PAGE, 4 + i);
+		sync_to_point(&f);
+		promise(&f, 0, PAGE, 3 + i);
+		promise(&f, PAGE, PAGE, 4 + i);
+	}
+	pattern(q, 0, 4 * PAGE, NEW);
+	flush_lines(q, 4 * PAGE);
+	point();
+	promise(&f, 0, 4 * PAGE, NEW);
+	pattern(p, 0, PAGE, 3);
+	pattern(q + PAGE, PAGE, PAGE, 3);
+	sync_to_point(&f);
+	promise(&f, 0, 2 * PAGE, 3);
+	promise(&f, 2 * PAGE, 2 * PAGE, NEW);
+}
+
 static void mapsync_cow(void)
 {
 	struct file f = shared_file("f", 4);
@@ -164,6 +188,6 @@ const struct test_case mapsync_cases[] = {
 	GUARD(mapsync_user_flush), GUARD(mapsync_user_flush_fresh),
 	CASE(alone_mapsync_fast_commit), CASE(mapsync_fsync), CASE(mapsync_sync),
 	CASE(mapsync_syncfs), CASE(mapsync_freeze), CASE(mapsync_remount_ro),
-	CASE(mapsync_evict), CASE(mapsync_cow), GUARD(mapsync_cow_fsync),
+	CASE(mapsync_evict), CASE(mapsync_again), CASE(mapsync_cow), GUARD(mapsync_cow_fsync),
 	{}
 };

@@ -19,31 +19,6 @@
 
 #include "cases.h"
 
-/* A raw disk, readable with O_DIRECT; every byte is DISK_BYTE */
-#define DISK "/dev/vda"
-#define DISK_BYTE 0xd5
-
-static int open_disk(void)
-{
-	int fd = open(DISK, O_RDONLY | O_DIRECT);
-
-	if (fd < 0)
-		skip("no " DISK);
-	return fd;
-}
-
-/* One page at @p comes from the disk: not a pattern, so compare here */
-static void expect_disk_page(const struct file *f, const char *p, off_t off)
-{
-	struct file lines = *f;
-
-	for (size_t i = 0; i < PAGE; i++)
-		if ((uint8_t)p[i] != DISK_BYTE)
-			fail("O_DIRECT read left 0x%02x at %zu", (uint8_t)p[i], i);
-	lines.name[0] = 0;
-	promise(&lines, off, PAGE, 0);
-}
-
 static void odirect_read_into(void)
 {
 	struct file f = create_file("f", 8 * PAGE, OLD);
@@ -102,23 +77,41 @@ static bool slow_read_over(struct slow_read *r, int ms)
 	return r->over == 2;
 }
 
-/* fsync while the read is in flight, and again when it is over */
-static void odirect_read_into_fsync_twice(void)
+/* fsync while a read into @p is in flight, and again when it is over */
+static void fsync_twice(const struct file *f, char *p)
 {
-	struct file f = create_file("f", 8 * PAGE, OLD);
-	char *p = map_file(&f, 0, 8 * PAGE);
 	struct slow_read r;
 
 	slow_read_start(&r, p);
-	sync_file(&f);
+	sync_file(f);
 	if (slow_read_over(&r, 0))
 		skip("the read was over before the fsync");
 	/* The event may be delivered before the page is released, see bio_dirty_fn() */
 	while (((volatile char *)p)[PAGE - 1] != (char)DISK_BYTE)
 		usleep(10000);
 	syscall(SYS_io_destroy, r.ctx);
-	sync_to_point(&f);
-	expect_disk_page(&f, p, 0);
+	sync_to_point(f);
+	expect_disk_page(f, p, 0);
+}
+
+static void odirect_read_into_fsync_twice(void)
+{
+	struct file f = create_file("f", 8 * PAGE, OLD);
+
+	fsync_twice(&f, map_file(&f, 0, 8 * PAGE));
+}
+
+/* The page has been stored to and synced before, again and again */
+static void odirect_read_into_again(void)
+{
+	struct file f = create_file("f", 8 * PAGE, OLD);
+	char *p = map_file(&f, 0, 8 * PAGE);
+
+	for (int i = 0; i < 5; i++) {
+		p[0]++;
+		sync_file(&f);
+	}
+	fsync_twice(&f, p);
 }
 
 /* A hole far away from a page that is being read into does not wait for the read */
@@ -293,8 +286,9 @@ static void read_into_mapping(void)
 }
 
 const struct test_case pin_cases[] = {
-	CASE(odirect_read_into), CASE(odirect_read_into_fsync_twice), CASE(pin_far_away),
-	CASE(pin_and_remap), CASE(pin_shared), CASE(pin_extend_shared),
+	CASE(odirect_read_into), CASE(odirect_read_into_fsync_twice),
+	CASE(odirect_read_into_again), CASE(pin_far_away), CASE(pin_and_remap),
+	CASE(pin_shared), CASE(pin_extend_shared),
 	{}
 };
 
