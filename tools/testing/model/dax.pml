@@ -7,18 +7,22 @@
  * process	models
  * Cpu		a thread that stores through a shared mapping: its TLB, the page
  *		table, dax_iomap_fault() or dax_insert_pfn_mkwrite(); with
- *		MKWRITE also dax_prepare_mkwrite().
+ *		MKWRITE also dax_prepare_mkwrite().  With HOT, the dirty bit of
+ *		the page table entry, too.
  * Gup		a writer by get_user_pages(): direct I/O that reads into the
  *		mapping, process_vm_writev(), and dax_dirty_folio().
  * Fsync	one fsync() after the other, on an open file of its own:
  *		dax_writeback_mapping_range(), the wait for WRITEBACK,
  *		file_check_and_advance_wb_err().  The first SYNCS of them are
  *		sync() or freeze: they look at the inode's dirty state first, and
- *		are who clears it, in __writeback_single_inode().
+ *		are who clears it, in __writeback_single_inode().  With HOT, the
+ *		others are soft: they leave hot pages writable.
  * Layout	truncate or hole punch, the block is freed (with TRUNCATE);
  *		invalidate_inode_pages2_range(), which takes no lock against
  *		faults and does not look at pins (with INVALIDATE);
- *		dax_break_layout() of a block that stays (otherwise).
+ *		dax_break_layout() of a block that stays (otherwise).  All of
+ *		them unmap, as munmap() does: with HOT, zap_pte_range() step by
+ *		step.
  *
  * One statement, atomic or d_step is what others cannot see a part of: an i_pages
  * critical section, a page table lock, an instruction.  Waiting is a condition;
@@ -41,6 +45,7 @@
  *  I4	DIRTY is dropped only when the block is freed, WRITEBACK never.
  *  I5	the cache is flushed when no TLB has a translation that is older than
  *	the write-protection.
+ * With FREEZE, nothing is stored while the filesystem is frozen by a sync thread.
  * ONLY_I1 leaves out the others, to see what a user would notice of a mutation.
  * A deadlock is an invalid end state.
  *
@@ -70,6 +75,29 @@
  *   the holder has seen of the entry stays true.
  * - Who clears I_DIRTY_PAGES has to look for WRITEBACK as well as for DIRTY
  *   (MUT_SYNC_DIRTY_ONLY): an fsync() that has cleared DIRTY may not have flushed.
+ *
+ * Hot pages (HOT; they are hot from the start, unless COLD).  fsync() does not
+ * write-protect them, it clears the dirty bit of the page table entry.  A CPU
+ * sets that with its first store, and then not again until its TLB is flushed: so
+ * tlb[] says who has it dirty in its TLB, and who has it clean there is no
+ * different from who has nothing.  Any other sync write-protects.
+ * - They stay DIRTY: an fsync() that finds WRITEBACK waits, and looks again for
+ *   what has been stored since.  DIRTY may be missing until the page tables are
+ *   walked (MUT_HOT_DIRTY_GAP), but not any longer (MUT_HOT_DIRTY_WINDOW).
+ * - They keep TOWRITE, too.  It may be that of a freeze, which would leave out the
+ *   page (MUT_HOT_CLEAR_TOWRITE), and then it is writable in a frozen filesystem.
+ * - Who removes a dirty page table entry, or drops a pin, sets PG_dirty before.
+ * - PG_dirty must be cleared before the page tables are walked, for hot pages and
+ *   others (MUT_HOT_NOTE_LATE).  zap_pte_range() sets it before it flushes the
+ *   TLBs, and the walk has to wait for the page table lock for that flush.
+ *   Whoever clears PG_dirty later takes the note of a store that comes after the
+ *   cache is flushed.
+ * - It must be looked at again after the walk (MUT_HOT_NOTE_EARLY), without
+ *   clearing it, and after the pins (MUT_HOT_NOTE_BEFORE_PINS).
+ * - The pins may be looked at before the walk (MUT_HOT_PIN_EARLY): a store that
+ *   was finished when fsync() started has a pin then, or PG_dirty.
+ * - Faults need not make the page table entry dirty, nor set PG_dirty
+ *   (MUT_HOT_FAULT_CLEAN).  An error has to set it (MUT_HOT_ERROR_NO_NOTE).
  *
  * Sizes: CPUS with STORES each, FSYNCS threads with CALLS each, BATCH pages,
  * GUPS writes by Gup, LAYOUTS operations by Layout, ERRORS flushes that fail.
@@ -112,6 +140,17 @@ bool writer;
 byte pins[PAGES];		/* folio_maybe_dma_pinned() */
 bool shared[PAGES];		/* the block has to be copied before a write */
 bool pte[PAGES];		/* writable page table entry */
+#ifdef HOT
+#ifndef MKWRITE
+#define MKWRITE
+#endif
+bool hot[PAGES];		/* DAX_HOT of the entry */
+bool pte_dirty[PAGES];		/* dirty bit of the page table entry */
+bool pg_dirty[PAGES];		/* PG_dirty of the block's folio */
+#define set_dirty(p)	dirty[p] = 1; pg_dirty[p] = 1	/* dax_set_dirty() */
+#else
+#define set_dirty(p)	dirty[p] = 1
+#endif
 #ifdef MKWRITE
 bool ptl[PAGES];		/* its lock, if held for more than one step */
 #define pte_locked(p)	ptl[p]
@@ -125,6 +164,12 @@ byte need[FSYNCS * PAGES];	/* 0, IN_CACHE or IN_FLIGHT */
 bool err[FSYNCS];		/* mapping->wb_err is newer than file->f_wb_err */
 byte errors;
 bool cleaning[PAGES];		/* from WRITEBACK is set to the TLBs are flushed */
+#ifdef FREEZE
+bool frozen;			/* SB_FREEZE_COMPLETE */
+#define not_frozen()	assert(!frozen)
+#else
+#define not_frozen()	skip
+#endif
 #if SYNCS
 bool inode_dirty;		/* I_DIRTY_PAGES */
 bool inode_sync;		/* I_SYNC */
@@ -175,8 +220,8 @@ end:	atomic {
 }
 #endif
 
-/* The page is not writable any more, translations of it in TLBs are old */
-inline clear_pte(p)
+/* Translations of the page in TLBs are older than its page table entry */
+inline age_tlb(p)
 {
 	for (each(i, CPUS)) {
 		if
@@ -184,6 +229,15 @@ inline clear_pte(p)
 		:: else
 		fi
 	}
+}
+
+/* The page is not writable any more */
+inline clear_pte(p)
+{
+	age_tlb(p);
+#ifdef HOT
+	pte_dirty[p] = 0;
+#endif
 	pte[p] = 0
 }
 
@@ -210,6 +264,13 @@ inline forget(p)
 	in_flight[p] = 0
 }
 
+/* A fault makes the page table entry dirty, so that the CPU need not do it */
+#if defined(HOT) && !defined(MUT_HOT_FAULT_CLEAN)
+#define fault_dirty(p)	pte_dirty[p] = 1
+#else
+#define fault_dirty(p)	skip
+#endif
+
 /* ->page_mkwrite, ->fault, ->pfn_mkwrite.  Does not wait for WRITEBACK. */
 inline write_fault(p)
 {
@@ -225,11 +286,31 @@ inline write_fault(p)
 		!wb[p];
 #endif
 		/* The copy is flushed and fenced before the entry is replaced */
+#ifdef HOT
+		d_step {
+			shared[p] = 0;
+			block[p]++;
+			forget(p);
+			hot[p] = 0;
+			dirty[p] = 1;
+			pg_dirty[p] = 1
+		}
+	:: else -> d_step {
+			dirty[p] = present[p];
+#ifndef MUT_HOT_FAULT_CLEAN
+			pg_dirty[p] = present[p]
+#endif
+		}
+	fi;
+	mark_inode_dirty();
+	atomic { !pte_locked(p) -> pte[p] = 1; fault_dirty(p) };
+#else
 		d_step { shared[p] = 0; block[p]++; forget(p); dirty[p] = 1 }
 	:: else -> dirty[p] = present[p]	/* no tag without an entry */
 	fi;
 	mark_inode_dirty();
 	atomic { !pte_locked(p) -> pte[p] = 1 };
+#endif
 	atomic { locked[p] = 0; readers-- }
 }
 
@@ -251,6 +332,12 @@ inline mkwrite_fault(p)
 #else
 		present[p] && !shared[p] && !locked[p] ->
 #endif
+#ifdef HOT
+		hot[p] = hot[p] | !dirty[p];	/* it has been cleaned */
+#ifndef MUT_HOT_FAULT_CLEAN
+		pg_dirty[p] = 1;
+#endif
+#endif
 		dirty[p] = 1
 	   };
 #ifndef MUT_MKWRITE_INODE_LATE
@@ -259,7 +346,11 @@ inline mkwrite_fault(p)
 #ifdef MUT_MKWRITE_UNLOCKED
 		atomic { !ptl[p] -> ptl[p] = 1 };
 #endif
+#ifdef HOT
+		atomic { pte[p] = 1; fault_dirty(p) };
+#else
 		pte[p] = 1;
+#endif
 #ifdef MUT_MKWRITE_INODE_LATE
 		mark_inode_dirty();
 #endif
@@ -284,9 +375,13 @@ again:		atomic {
 			if
 			:: tlb[me * PAGES + p] -> skip
 			:: !tlb[me * PAGES + p] && pte[p] ->
+#ifdef HOT
+				pte_dirty[p] = 1;
+#endif
 				tlb[me * PAGES + p] = FRESH
 			:: else -> goto fault
 			fi;
+			not_frozen();
 			cache[p] = 1;
 			p = 0;
 			n++
@@ -339,14 +434,27 @@ again:		atomic {
 #endif
 #ifndef TELLS
 		if
+#if defined(HOT) && !defined(MUT_HOT_PIN_NO_NOTE)
+		:: atomic {
+			/* noop_dirty_folio() */
+			pg_dirty[p] = pg_dirty[p] | (present[p] && block[p] == b);
+			goto drop
+		   }
+#else
 		:: goto drop
+#endif
 		:: skip
 		fi;
 #endif
 #ifndef MUT_NOOP_DIRTY_FOLIO
 		d_step {
 			if
-			:: present[p] && block[p] == b -> dirty[p] = 1
+#ifdef HOT
+			:: present[p] && block[p] == b && !pg_dirty[p] ->
+#else
+			:: present[p] && block[p] == b ->
+#endif
+				set_dirty(p)
 			:: else
 			fi
 		};
@@ -374,6 +482,8 @@ next:		skip
 #define busy(p)	(wb[p])
 #elif defined(MUT_NO_WB_WAIT)
 #define busy(p)	(locked[p])
+#elif defined(MUT_HOT_NO_WB_WAIT)
+#define busy(p)	(locked[p] || (wb[p] && !hot[p]))
 #else
 #define busy(p)	(locked[p] || wb[p])
 #endif
@@ -406,9 +516,9 @@ inline fence()
 	}
 }
 
-inline flush_cache()
+inline flush_cache(set)
 {
-	todo = batch;
+	todo = set;
 	do
 	:: todo == 0 -> break
 	:: atomic {
@@ -467,7 +577,22 @@ inline end_writeback()
 #endif
 #ifndef MUT_ERROR_CLEAN
 				if
-				:: failed -> dirty[j] = 1
+				:: failed ->
+#if defined(HOT) && !defined(MUT_HOT_ERROR_NO_NOTE)
+					pg_dirty[j] = 1;
+#endif
+					dirty[j] = 1
+				:: else
+				fi;
+#endif
+#ifdef HOT
+				if
+				:: todo && has(keep & ~found, j) && !locked[j] ->
+#ifdef MUT_HOT_COOL_CLEAN
+					towrite[j] = 0;
+					dirty[j] = 0;
+#endif
+					hot[j] = 0
 				:: else
 				fi;
 #endif
@@ -485,8 +610,77 @@ inline end_writeback()
 	}
 }
 
+#ifdef HOT
+/*
+ * PG_dirty is cleared before the page table is looked at: who zaps an entry sets
+ * it before the TLBs are flushed, and holds the page table lock until then.
+ */
+inline clear_pg_dirty(set)
+{
+	d_step {
+		for (each(j, PAGES)) {
+			if
+			:: has(set, j) ->
+				found = found | (pg_dirty[j] << j);
+				pg_dirty[j] = 0
+			:: else
+			fi
+		}
+		skip
+	}
+}
+
+#define look_at_pins()	found = found | ((pins[q] > 0) << q)
+#define look_at_note()	found = found | (pg_dirty[q] << q)
+
+#ifdef MUT_HOT_NOTE_BEFORE_PINS
+#define look_first()	look_at_note()
+#define look_last()	look_at_pins()
+#else
+#ifdef MUT_HOT_PIN_EARLY
+#define look_first()	skip
+#else
+#define look_first()	look_at_pins()
+#endif
+#ifdef MUT_HOT_NOTE_EARLY
+#define look_last()	skip
+#else
+#define look_last()	look_at_note()
+#endif
+#endif
+
+/* dax_batch_harvest(), for pages whose page table entries were not dirty */
+inline harvest()
+{
+	todo = keep & ~found;
+	do
+	:: todo == 0 -> break
+	:: atomic { todo -> q = first(todo); look_first() };
+	   atomic { look_last(); del(todo, q); q = 0 }
+	od;
+	skip
+}
+
+/* Hot pages that nobody has stored to are not flushed */
+#define to_flush	(batch & ~(keep & ~found))
+#else
+#define to_flush	batch
+#endif
+
 inline finish_batch()
 {
+#if defined(HOT) && !defined(MUT_HOT_NOTE_LATE)
+	clear_pg_dirty(batch);
+#endif
+#ifdef MUT_HOT_DIRTY_GAP
+	d_step {
+		dirty[0] = dirty[0] | has(keep, 0);
+		dirty[1] = dirty[1] | has(keep, 1)
+	};
+#endif
+#ifdef MUT_HOT_PIN_EARLY
+	atomic { look_at_pins(); q++; look_at_pins(); q = 0 };
+#endif
 	/* Walk the page tables, each entry with its lock */
 	todo = batch;
 	do
@@ -496,7 +690,22 @@ inline finish_batch()
 		q = first(todo);
 		del(todo, q);
 		if
+#ifdef HOT
+		:: has(keep, q) ->
+			if
+			:: block[q] == b[q] && pte_dirty[q] ->
+#ifndef MUT_HOT_NO_TLB_FLUSH
+				flush = 1;
+#endif
+				add(found, q);
+				pte_dirty[q] = 0;
+				d_step { age_tlb(q); skip }
+			:: else
+			fi
+		:: !has(keep, q) && block[q] == b[q] && pte[q] ->
+#else
 		:: block[q] == b[q] && pte[q] ->
+#endif
 			flush = 1;
 			d_step { clear_pte(q) }
 		:: else
@@ -505,7 +714,10 @@ inline finish_batch()
 	   }
 	od;
 #ifdef MUT_FLUSH_BEFORE_TLB
-	flush_cache();
+	flush_cache(batch);
+#endif
+#ifdef MUT_HOT_FLUSH_BEFORE_TLB
+	flush_cache(keep & found);
 #endif
 	if
 	:: flush ->
@@ -515,6 +727,12 @@ inline finish_batch()
 #endif
 	:: else
 	fi;
+#ifdef HOT
+	harvest();
+#ifdef MUT_HOT_NOTE_LATE
+	clear_pg_dirty(to_flush);
+#endif
+#endif
 	/*
 	 * There are no new pins without a fault that sets DIRTY.  What a pin that
 	 * is gone has stored is flushed below.  DIRTY must be there before the
@@ -526,9 +744,15 @@ inline finish_batch()
 			if
 			:: has(batch, j) ->
 				cleaning[j] = 0;
+#ifdef MUT_HOT_DIRTY_WINDOW
+				dirty[j] = dirty[j] | has(keep, j);
+#endif
 #if defined(MUT_PIN_NOTED)
 				pinned = pinned | ((pins[j] > 0) << j)
 #elif !defined(MUT_PIN_EARLY) && !defined(MUT_PIN_NEVER)
+#ifdef HOT
+				pg_dirty[j] = pg_dirty[j] | (pins[j] > 0 && has(to_flush, j));
+#endif
 				dirty[j] = dirty[j] | (pins[j] > 0)
 #endif
 			:: else
@@ -538,25 +762,45 @@ inline finish_batch()
 	};
 #if defined(MUT_WB_BEFORE_FLUSH)
 	end_writeback();
-	flush_cache();
+	flush_cache(batch);
 	fence();
 #elif defined(MUT_WB_BEFORE_FENCE)
-	flush_cache();
+	flush_cache(batch);
 	end_writeback();
 	fence();
 #elif defined(MUT_FLUSH_BEFORE_TLB)
 	fence();
 	end_writeback();
 #else
-	flush_cache();
+#ifdef MUT_HOT_FLUSH_BEFORE_TLB
+	flush_cache(batch & ~keep);
+#else
+	flush_cache(to_flush);
+#endif
 	fence();
 #ifdef MUT_ERROR_EARLY
 	d_step { set_error() };
 #endif
+#ifdef HOT
+	/* DAX_BATCH_COOL: not all clean pages of a batch cool down */
+	atomic {
+		if
+		:: todo = 1
+		:: keep & ~found == 0 -> skip
+		:: keep & ~found -> skip
+		fi;
+		end_writeback();
+		todo = 0
+	};
+#else
 	end_writeback();
+#endif
 #endif
 #ifdef MUT_ERROR_LATE
 	d_step { set_error() };
+#endif
+#ifdef HOT
+	d_step { keep = 0; found = 0 };
 #endif
 	d_step { batch = 0; nr = 0; failed = 0; b[0] = 0; b[1] = 0; pinned = 0 }
 }
@@ -565,6 +809,13 @@ inline finish_batch()
 #define I_PAGES	(dirty[0] || dirty[1])
 #else
 #define I_PAGES	(dirty[0] || dirty[1] || wb[0] || wb[1])
+#endif
+
+/* file_write_and_wait_range(), not dax_writepages() */
+#ifdef MUT_HOT_SYNC_SOFT
+#define soft	1
+#else
+#define soft	(me >= SYNCS)
 #endif
 
 /* An inode that is not dirty is left alone, and nothing was tagged */
@@ -593,11 +844,22 @@ proctype Fsync(byte me)
 {
 	byte calls, p, q, nr, b[PAGES];
 	byte batch, todo, flushed, pinned;	/* sets of pages */
+#ifdef HOT
+	byte keep;		/* hot pages of a soft sync, they stay writable */
+	byte found;		/* which of them may have been stored to */
+#endif
 	bool flush, failed;
 
 	do
 	:: calls == CALLS -> break
 	:: calls < CALLS ->
+#ifdef FREEZE
+		/* freeze_super(): no more faults */
+		if
+		:: me < SYNCS -> atomic { !writer && !readers -> writer = 1 }
+		:: else
+		fi;
+#endif
 		/* The call starts; tag_pages_for_writeback() */
 		d_step {
 			for (each(i, PAGES)) {
@@ -620,14 +882,35 @@ proctype Fsync(byte me)
 		:: atomic {
 			p < PAGES && nr < BATCH && towrite[p] && !busy(p) ->
 			check(present[p] && dirty[p]);
+#ifdef HOT
+			if
+			:: soft && hot[p] ->
+				/* TOWRITE may be that of a sync that is not soft */
+				add(keep, p);
+#ifdef MUT_HOT_CLEAR_TOWRITE
+				towrite[p] = 0;
+#endif
+#if defined(MUT_HOT_DIRTY_WINDOW) || defined(MUT_HOT_DIRTY_GAP)
+				towrite[p] = 0;
+				dirty[p] = 0
+#endif
+			:: else ->
+				towrite[p] = 0;
+				dirty[p] = 0;
+				cleaning[p] = 1
+			fi;
+#else
 			towrite[p] = 0;
-#ifdef MUT_PIN_EARLY
+#if defined(MUT_PIN_EARLY)
 			dirty[p] = (pins[p] > 0);
 #elif !defined(MUT_DIRTY_LATE)
 			dirty[p] = 0;
 #endif
+#endif
 			wb[p] = 1;
+#ifndef HOT
 			cleaning[p] = 1;
+#endif
 			add(batch, p);
 			b[p] = block[p];
 			nr++;
@@ -659,12 +942,40 @@ done:
 			need[me * PAGES] = 0;
 			need[me * PAGES + 1] = 0
 		}
+#ifdef FREEZE
+		if
+		:: me < SYNCS ->
+			frozen = 1;
+			atomic { frozen = 0; writer = 0 }
+		:: else
+		fi
+#endif
 	od
 }
 
 inline unmap(p)
 {
-#ifdef MUT_ZAP_SPLIT
+#ifdef HOT
+	/* zap_pte_range() */
+	atomic { !ptl[p] -> ptl[p] = 1; pte[p] = 0 };
+	if
+	:: atomic { pte_dirty[p] -> pte_dirty[p] = 0 };
+#ifndef MUT_HOT_ZAP_NO_NOTE
+		d_step {
+			if
+			:: present[p] && !pg_dirty[p] -> set_dirty(p)
+			:: else
+			fi
+		};
+		mark_inode_dirty();
+#endif
+		d_step { for (each(i, CPUS)) { tlb[i * PAGES + p] = 0; } skip };
+		ptl[p] = 0
+	:: else ->
+		ptl[p] = 0;
+		d_step { for (each(i, CPUS)) { tlb[i * PAGES + p] = 0; } skip }
+	fi
+#elif defined(MUT_ZAP_SPLIT)
 	d_step { !pte_locked(p) -> clear_pte(p) };
 	d_step { for (each(i, CPUS)) { tlb[i * PAGES + p] = 0; } skip }
 #else
@@ -691,6 +1002,10 @@ inline truncate_entry(p)
 		dirty[p] = 0;
 		towrite[p] = 0;
 		wb[p] = 0;
+#ifdef HOT
+		hot[p] = 0;
+		pg_dirty[p] = 0;
+#endif
 		block[p]++;
 		forget(p)
 	}
@@ -712,6 +1027,10 @@ inline remove_clean_entry(p)
 			check(!dirty[p] && !towrite[p] && !wb[p]);
 			present[p] = 0;
 			dirty[p] = 0;
+#ifdef HOT
+			hot[p] = 0;
+			pg_dirty[p] = 0;
+#endif
 			towrite[p] = 0
 		:: else
 		fi
@@ -759,10 +1078,20 @@ init
 		/* Dirty entries of blocks that were cloned */
 		for (each(i, PAGES)) {
 			present[i] = 1;
-			dirty[i] = 1;
+			set_dirty(i);
 			cache[i] = 1;
 			shared[i] = 1;
 		}
+#endif
+#if defined(HOT) && !defined(COLD) && !defined(COW)
+		/* Pages that are stored to again and again, between two stores */
+		for (each(i, PAGES)) {
+			present[i] = 1;
+			dirty[i] = 1;
+			hot[i] = 1;
+			pte[i] = 1;
+		}
+		mark_inode_dirty();
 #endif
 		for (each(j, CPUS)) { run Cpu(j); }
 		for (each(j, FSYNCS)) { run Fsync(j); }
