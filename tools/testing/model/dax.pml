@@ -87,11 +87,12 @@
  * - They keep TOWRITE, too.  It may be that of a freeze, which would leave out the
  *   page (MUT_HOT_CLEAR_TOWRITE), and then it is writable in a frozen filesystem.
  * - Who removes a dirty page table entry, or drops a pin, sets PG_dirty before.
- * - PG_dirty must be cleared before the page tables are walked, for hot pages and
- *   others (MUT_HOT_NOTE_LATE).  zap_pte_range() sets it before it flushes the
- *   TLBs, and the walk has to wait for the page table lock for that flush.
- *   Whoever clears PG_dirty later takes the note of a store that comes after the
- *   cache is flushed.
+ * - PG_dirty of hot pages must be cleared before the page tables are walked
+ *   (MUT_HOT_NOTE_LATE).  zap_pte_range() sets it before it flushes the TLBs, and
+ *   the walk has to wait for the page table lock for that flush.  Whoever clears
+ *   PG_dirty later takes the note of a store that comes after the cache is flushed.
+ * - It is cleared later for other pages, so a page must not become hot during
+ *   WRITEBACK (MUT_HOT_HEAT_EARLY).
  * - It must be looked at again after the walk (MUT_HOT_NOTE_EARLY), without
  *   clearing it, and after the pins (MUT_HOT_NOTE_BEFORE_PINS).
  * - The pins may be looked at before the walk (MUT_HOT_PIN_EARLY): a store that
@@ -145,6 +146,7 @@ bool pte[PAGES];		/* writable page table entry */
 #define MKWRITE
 #endif
 bool hot[PAGES];		/* DAX_HOT of the entry */
+bool cool[PAGES];		/* DAX_COOL of the entry */
 bool pte_dirty[PAGES];		/* dirty bit of the page table entry */
 bool pg_dirty[PAGES];		/* PG_dirty of the block's folio */
 #define set_dirty(p)	dirty[p] = 1; pg_dirty[p] = 1	/* dax_set_dirty() */
@@ -292,6 +294,7 @@ inline write_fault(p)
 			block[p]++;
 			forget(p);
 			hot[p] = 0;
+			cool[p] = 0;
 			dirty[p] = 1;
 			pg_dirty[p] = 1
 		}
@@ -333,7 +336,18 @@ inline mkwrite_fault(p)
 		present[p] && !shared[p] && !locked[p] ->
 #endif
 #ifdef HOT
-		hot[p] = hot[p] | !dirty[p];	/* it has been cleaned */
+		/* It has been cleaned, and writeback has cleared PG_dirty */
+#ifdef MUT_HOT_HEAT_EARLY
+		if
+		:: !dirty[p] -> hot[p] = 1; cool[p] = 0
+		:: else
+		fi;
+#else
+		if
+		:: !dirty[p] && !wb[p] -> hot[p] = 1; cool[p] = 0
+		:: else
+		fi;
+#endif
 #ifndef MUT_HOT_FAULT_CLEAN
 		pg_dirty[p] = 1;
 #endif
@@ -592,7 +606,7 @@ inline end_writeback()
 					towrite[j] = 0;
 					dirty[j] = 0;
 #endif
-					hot[j] = 0
+					cool[j] = 1
 				:: else
 				fi;
 #endif
@@ -612,8 +626,9 @@ inline end_writeback()
 
 #ifdef HOT
 /*
- * PG_dirty is cleared before the page table is looked at: who zaps an entry sets
- * it before the TLBs are flushed, and holds the page table lock until then.
+ * PG_dirty of hot pages is cleared before the page table is looked at: who zaps an
+ * entry sets it before the TLBs are flushed, and holds the page table lock until
+ * then.
  */
 inline clear_pg_dirty(set)
 {
@@ -652,7 +667,7 @@ inline clear_pg_dirty(set)
 /* dax_batch_harvest(), for pages whose page table entries were not dirty */
 inline harvest()
 {
-	todo = keep & ~found;
+	todo = hots & ~found;
 	do
 	:: todo == 0 -> break
 	:: atomic { todo -> q = first(todo); look_first() };
@@ -662,7 +677,7 @@ inline harvest()
 }
 
 /* Hot pages that nobody has stored to are not flushed */
-#define to_flush	(batch & ~(keep & ~found))
+#define to_flush	(batch & ~(hots & ~found))
 #else
 #define to_flush	batch
 #endif
@@ -670,7 +685,7 @@ inline harvest()
 inline finish_batch()
 {
 #if defined(HOT) && !defined(MUT_HOT_NOTE_LATE)
-	clear_pg_dirty(batch);
+	clear_pg_dirty(hots);
 #endif
 #ifdef MUT_HOT_DIRTY_GAP
 	d_step {
@@ -703,6 +718,7 @@ inline finish_batch()
 			:: else
 			fi
 		:: !has(keep, q) && block[q] == b[q] && pte[q] ->
+			found = found | (pte_dirty[q] << q);
 #else
 		:: block[q] == b[q] && pte[q] ->
 #endif
@@ -731,6 +747,8 @@ inline finish_batch()
 	harvest();
 #ifdef MUT_HOT_NOTE_LATE
 	clear_pg_dirty(to_flush);
+#else
+	clear_pg_dirty(batch & ~hots);	/* dax_prepare_flush() */
 #endif
 #endif
 	/*
@@ -800,7 +818,7 @@ inline finish_batch()
 	d_step { set_error() };
 #endif
 #ifdef HOT
-	d_step { keep = 0; found = 0 };
+	d_step { hots = 0; keep = 0; found = 0 };
 #endif
 	d_step { batch = 0; nr = 0; failed = 0; b[0] = 0; b[1] = 0; pinned = 0 }
 }
@@ -845,8 +863,9 @@ proctype Fsync(byte me)
 	byte calls, p, q, nr, b[PAGES];
 	byte batch, todo, flushed, pinned;	/* sets of pages */
 #ifdef HOT
-	byte keep;		/* hot pages of a soft sync, they stay writable */
-	byte found;		/* which of them may have been stored to */
+	byte hots;		/* hot pages */
+	byte keep;		/* those that a soft sync leaves writable */
+	byte found;		/* hot pages that may have been stored to */
 #endif
 	bool flush, failed;
 
@@ -883,8 +902,9 @@ proctype Fsync(byte me)
 			p < PAGES && nr < BATCH && towrite[p] && !busy(p) ->
 			check(present[p] && dirty[p]);
 #ifdef HOT
+			hots = hots | (hot[p] << p);
 			if
-			:: soft && hot[p] ->
+			:: soft && hot[p] && !cool[p] ->
 				/* TOWRITE may be that of a sync that is not soft */
 				add(keep, p);
 #ifdef MUT_HOT_CLEAR_TOWRITE
@@ -1004,6 +1024,7 @@ inline truncate_entry(p)
 		wb[p] = 0;
 #ifdef HOT
 		hot[p] = 0;
+		cool[p] = 0;
 		pg_dirty[p] = 0;
 #endif
 		block[p]++;
@@ -1029,6 +1050,7 @@ inline remove_clean_entry(p)
 			dirty[p] = 0;
 #ifdef HOT
 			hot[p] = 0;
+			cool[p] = 0;
 			pg_dirty[p] = 0;
 #endif
 			towrite[p] = 0
