@@ -146,7 +146,7 @@ bool pte[PAGES];		/* writable page table entry */
 #define MKWRITE
 #endif
 bool hot[PAGES];		/* DAX_HOT of the entry */
-bool cool[PAGES];		/* DAX_COOL of the entry */
+bool cool[PAGES];		/* PG_referenced of the folio is clear */
 bool pte_dirty[PAGES];		/* dirty bit of the page table entry */
 bool pg_dirty[PAGES];		/* PG_dirty of the block's folio */
 #define set_dirty(p)	dirty[p] = 1; pg_dirty[p] = 1	/* dax_set_dirty() */
@@ -800,7 +800,7 @@ inline finish_batch()
 	d_step { set_error() };
 #endif
 #ifdef HOT
-	/* DAX_BATCH_COOL: not all clean pages of a batch cool down */
+	/* Others set PG_referenced, too, so not all clean pages cool down */
 	atomic {
 		if
 		:: todo = 1
