@@ -107,6 +107,7 @@ objects() {
 	local without=()
 	grep -q '^CONFIG_FS_DAX=y' "$1/.config" || without+=(':!*/dax.c' ':!*/fsdev.c')
 	grep -q '^CONFIG_MEMORY_FAILURE=y' "$1/.config" || without+=(':!*/memory-failure.c')
+	grep -q '^CONFIG_HMM_MIRROR=y' "$1/.config" || without+=(':!mm/hmm.c')
 	grep -q '^CONFIG_DCSSBLK=' "$1/.config" || without+=(':!drivers/s390')
 	grep -q '^CONFIG_X86_64=y' "$1/.config" || without+=(':!arch/x86')
 	git -C "$TREE" diff --name-only base patched -- '*.c' ':!tools' "${without[@]}" |

@@ -95,8 +95,9 @@
  *   WRITEBACK (MUT_HOT_HEAT_EARLY).
  * - It must be looked at again after the walk (MUT_HOT_NOTE_EARLY), without
  *   clearing it, and after the pins (MUT_HOT_NOTE_BEFORE_PINS).
- * - The pins may be looked at before the walk (MUT_HOT_PIN_EARLY): a store that
- *   was finished when fsync() started has a pin then, or PG_dirty.
+ * - The pins must be looked at after the walk (MUT_HOT_PIN_EARLY).  That is so
+ *   because of other syncs: they write-protect hot pages, too, and flush only
+ *   those that have been stored to.
  * - Faults need not make the page table entry dirty, nor set PG_dirty
  *   (MUT_HOT_FAULT_CLEAN).  An error has to set it (MUT_HOT_ERROR_NO_NOTE).
  *
