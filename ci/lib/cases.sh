@@ -95,9 +95,13 @@ run_cases() {
 	boot "bad-$kernel" "$kernel" "job=record configs=xfs-pmem cases=$(bad_block_cases)" \
 		"vmlinux=$WORK/$kernel/vmlinux${REPLAY:+,record=$log}" || return 1
 	replay "bad-$kernel" "$kernel" "$log" || return 1
-	cat "$LOGS"/{record,replay-record,bad,replay-bad}-"$kernel".results \
-		"$LOGS"/{kselftest,poison}-"$kernel".cases >"$LOGS/$kernel.cases"
-	[ -n "$REPLAY" ] || sed -i '/^point /d' "$LOGS/$kernel.cases"
+	{
+		# Of the points, those that must have been mounted
+		[ -z "$REPLAY" ] ||
+			grep -h '^point ' "$WORK"/promises.{record,bad}-"$kernel"/promises
+		grep -hv '^point ' "$LOGS"/{record,replay-record,bad,replay-bad}-"$kernel".results
+		cat "$LOGS"/{kselftest,poison}-"$kernel".cases
+	} >"$LOGS/$kernel.cases"
 }
 
 # The tests that the kselftests of kernel $1 have, for each of $KSELFTEST_CONFIGS
