@@ -51,6 +51,15 @@ static struct file again_file(char **map)
 	return f;
 }
 
+/* The same with stores of NEW to all of it */
+static struct file dirty_again_file(char **map)
+{
+	struct file f = again_file(map);
+
+	pattern(*map, 0, AGAIN_SIZE, NEW);
+	return f;
+}
+
 /* All of the file was stored to */
 static void sync_and_promise(const struct file *f)
 {
@@ -63,9 +72,8 @@ static void sync_and_promise(const struct file *f)
 static void again_fsync(void)
 {
 	char *p;
-	struct file f = again_file(&p);
+	struct file f = dirty_again_file(&p);
 
-	pattern(p, 0, AGAIN_SIZE, NEW);
 	sync_and_promise(&f);
 }
 
@@ -110,9 +118,8 @@ static void again_fdatasync(void)
 static void again_msync_part(void)
 {
 	char *p;
-	struct file f = again_file(&p);
+	struct file f = dirty_again_file(&p);
 
-	pattern(p, 0, AGAIN_SIZE, NEW);
 	check(msync(p + 2 * PAGE, 3 * PAGE, MS_SYNC), "msync");
 	point();
 	promise(&f, 2 * PAGE, 3 * PAGE, NEW);
@@ -127,9 +134,8 @@ static void again_msync_part(void)
 static void again_sync(void)
 {
 	char *p;
-	struct file f = again_file(&p);
+	struct file f = dirty_again_file(&p);
 
-	pattern(p, 0, AGAIN_SIZE, NEW);
 	sync();
 	point();
 	promise(&f, 0, AGAIN_SIZE, NEW);
@@ -138,9 +144,8 @@ static void again_sync(void)
 static void again_syncfs(void)
 {
 	char *p;
-	struct file f = again_file(&p);
+	struct file f = dirty_again_file(&p);
 
-	pattern(p, 0, AGAIN_SIZE, NEW);
 	check(syncfs(f.fd), "syncfs");
 	point();
 	promise(&f, 0, AGAIN_SIZE, NEW);
@@ -224,9 +229,8 @@ static void again_freeze(void)
 static void again_remount_ro(void)
 {
 	char *p;
-	struct file f = again_file(&p);
+	struct file f = dirty_again_file(&p);
 
-	pattern(p, 0, AGAIN_SIZE, NEW);
 	check(munmap(p, AGAIN_SIZE), "munmap");
 	close(f.fd);
 	check(mount(NULL, test_dir, NULL, MS_REMOUNT | MS_RDONLY, NULL), "remount,ro");
@@ -242,9 +246,8 @@ static void again_remount_ro(void)
 static void again_munmap(void)
 {
 	char *p;
-	struct file f = again_file(&p);
+	struct file f = dirty_again_file(&p);
 
-	pattern(p, 0, AGAIN_SIZE, NEW);
 	check(munmap(p, AGAIN_SIZE), "munmap");
 	sync_and_promise(&f);
 }
@@ -281,9 +284,8 @@ static void again_closed(void)
 static void again_evict(void)
 {
 	char *p;
-	struct file f = again_file(&p);
+	struct file f = dirty_again_file(&p);
 
-	pattern(p, 0, AGAIN_SIZE, NEW);
 	check(munmap(p, AGAIN_SIZE), "munmap");
 	close(f.fd);
 	evict();
@@ -307,9 +309,8 @@ static void again_mremap(void)
 static void again_mprotect(void)
 {
 	char *p;
-	struct file f = again_file(&p);
+	struct file f = dirty_again_file(&p);
 
-	pattern(p, 0, AGAIN_SIZE, NEW);
 	check(mprotect(p, AGAIN_SIZE, PROT_READ), "mprotect");
 	sync_and_promise(&f);
 	check(mprotect(p, AGAIN_SIZE, PROT_READ | PROT_WRITE), "mprotect");
@@ -637,9 +638,8 @@ static void again_after_truncate(void)
 static void again_truncate_and_extend(void)
 {
 	char *p;
-	struct file f = again_file(&p);
+	struct file f = dirty_again_file(&p);
 
-	pattern(p, 0, AGAIN_SIZE, NEW);
 	check(ftruncate(f.fd, AGAIN_SIZE / 2), "ftruncate");
 	check(ftruncate(f.fd, AGAIN_SIZE), "ftruncate");
 	pattern(p + AGAIN_SIZE / 2, AGAIN_SIZE / 2, AGAIN_SIZE / 4, 3);
@@ -649,18 +649,12 @@ static void again_truncate_and_extend(void)
 	promise(&f, AGAIN_SIZE * 3 / 4, AGAIN_SIZE / 4, 0);
 }
 
-static void punch(const struct file *f, off_t off, off_t len)
-{
-	fallocate_or_skip(f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off, len);
-}
-
 static void again_after_punch(void)
 {
 	char *p;
-	struct file f = again_file(&p);
+	struct file f = dirty_again_file(&p);
 
-	pattern(p, 0, AGAIN_SIZE, NEW);
-	punch(&f, 4 * PAGE, 4 * PAGE);
+	punch_or_skip(&f, 4 * PAGE, 4 * PAGE);
 	pattern(p + 4 * PAGE, 4 * PAGE, 2 * PAGE, 3);
 	sync_to_point(&f);
 	promise(&f, 0, 4 * PAGE, NEW);
@@ -675,7 +669,7 @@ static void again_clean_punch(void)
 	char *p;
 	struct file f = again_file(&p);
 
-	punch(&f, 4 * PAGE, 4 * PAGE);
+	punch_or_skip(&f, 4 * PAGE, 4 * PAGE);
 	pattern(p, 0, AGAIN_SIZE, NEW);
 	sync_and_promise(&f);
 	pattern(p + 4 * PAGE, 4 * PAGE, 4 * PAGE, 3);
@@ -702,9 +696,8 @@ static void again_collapse(void)
 static void again_after_pwrite(void)
 {
 	char *p;
-	struct file f = again_file(&p);
+	struct file f = dirty_again_file(&p);
 
-	pattern(p, 0, AGAIN_SIZE, NEW);
 	write_at(&f, 0, PAGE, OLD);
 	sync_to_point(&f);
 	promise(&f, 0, PAGE, OLD);

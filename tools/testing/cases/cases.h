@@ -57,6 +57,7 @@ void clone_range_or_skip(const struct file *src, off_t from, size_t len,
 			 const struct file *dst, off_t to);
 void dedupe_or_fail(const struct file *src, const struct file *dst, off_t off, size_t len);
 void fallocate_or_skip(const struct file *f, int mode, off_t off, off_t len);
+void punch_or_skip(const struct file *f, off_t off, off_t len);
 
 /* Open a file that was closed; drop what nobody has open from memory */
 void reopen(struct file *f);

@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/falloc.h>
 #include <linux/fs.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -74,6 +75,11 @@ void fallocate_or_skip(const struct file *f, int mode, off_t off, off_t len)
 	if (errno == EOPNOTSUPP)
 		skip("fallocate mode 0x%x is not supported", mode);
 	fail("fallocate mode 0x%x: %m", mode);
+}
+
+void punch_or_skip(const struct file *f, off_t off, off_t len)
+{
+	fallocate_or_skip(f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off, len);
 }
 
 void wait_for(pid_t pid)

@@ -82,7 +82,7 @@ static void elsewhere_punch(void)
 	char *p;
 	struct file f = dirty_head(&p);
 
-	fallocate_or_skip(&f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FAR, 8 * PAGE);
+	punch_or_skip(&f, FAR, 8 * PAGE);
 	promise_head(&f);
 }
 
@@ -92,8 +92,7 @@ static void elsewhere_punch_next_to(void)
 	char *p;
 	struct file f = dirty_head(&p);
 
-	fallocate_or_skip(&f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-			  2 * PAGE + 100, 3 * PAGE);
+	punch_or_skip(&f, 2 * PAGE + 100, 3 * PAGE);
 	sync_to_point(&f);
 	promise(&f, 0, 2 * PAGE + 100, NEW);
 	promise(&f, 2 * PAGE + 100, PAGE - 100, 0);

@@ -5,7 +5,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/falloc.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -108,8 +107,7 @@ static void pmd_punch_inside(void)
 	struct file f = pmd_file(&p);
 
 	pattern(p, 0, PMD, NEW);
-	fallocate_or_skip(&f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-			  100 * PAGE, 8 * PAGE);
+	punch_or_skip(&f, 100 * PAGE, 8 * PAGE);
 	sync_to_point(&f);
 	promise(&f, 0, 100 * PAGE, NEW);
 	promise(&f, 108 * PAGE, PMD - 108 * PAGE, NEW);
