@@ -204,8 +204,12 @@ static void test_rules(void)
 	model_answer(m);
 	ok(lost(m) == 0, "request_and_answer");
 	live[0] = 2;
-	model_answer(m);
 	ok(lost(m) == 1 && r->durable[0] == 1, "store_after_request_is_lost");
+	model_answer(m);
+	ok(lost(m) == 1 && r->durable[0] == 1, "answer_without_request");
+	model_request(m);
+	ok(lost(m) == 0, "answer_seen_before_its_request");
+	live[0] = 2;
 	model_request(m);
 	live[0] = 3;
 	model_answer(m);

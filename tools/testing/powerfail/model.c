@@ -72,6 +72,8 @@ struct model {
 	bool cache_survives;
 	struct cpu cpu[MAX_CPUS];
 	struct cpu host;	/* what it has been asked to flush */
+	bool asked;		/* @host has not been answered */
+	bool answered_early;	/* ... the answer came before model_request() */
 	uint64_t seq;
 	FILE *log;
 	uint64_t nr_points;
@@ -353,7 +355,10 @@ void model_wbinvd(struct model *m)
 			settle_range(&m->range[i]);
 }
 
-/* The host is asked to flush */
+/*
+ * The host is asked to flush.  QEMU may be told that the guest has done so when the host is
+ * through with it, and the guest has handled the answer on another CPU.
+ */
 void model_request(struct model *m)
 {
 	for (unsigned int i = 0; i < m->nr_ranges; i++) {
@@ -363,17 +368,22 @@ void model_request(struct model *m)
 			if (memcmp(r->durable + o, r->live + o, LINE_SIZE))
 				take_line(m, &m->host, r, r->gpa + o, ~0ull);
 	}
+	m->asked = true;
+	if (m->answered_early)
+		model_answer(m);
 }
 
 /*
- * The host has answered: all that it was asked for is durable.  That it may have answered
- * only the first of several requests is neglected.
+ * The host has answered: all that it was asked for is durable.  The guest has one request at
+ * a time (virtio_pmem_flush() holds a mutex).
  */
 void model_answer(struct model *m)
 {
 	for (size_t i = 0; i < m->host.nr; i++)
 		make_durable(m, &m->host, &m->host.pending[i]);
 	m->host.nr = 0;
+	m->answered_early = !m->asked;
+	m->asked = false;
 }
 
 /* All caches write everything back, as they may at any time */
