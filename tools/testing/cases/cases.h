@@ -81,6 +81,9 @@ pthread_t start_thread(void *(*run)(void *arg), void *arg);
 /* Store to @p and sync @f, again and again, while a thread faults pages in at @other */
 void store_beside_faults(const struct file *f, char *p, char *other, size_t len);
 
+/* A child stores to the page at @p all the time, and NEW to all of it after *@stop is set */
+pid_t start_storing(char *p, volatile bool **stop);
+
 /* Does a store of @byte end in SIGBUS?  The other two are to survive SIGBUS oneself. */
 bool store_fails(char *p, char byte);
 extern sigjmp_buf before_access;

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -252,6 +253,24 @@ bool store_fails(char *p, char byte)
 	if (status && !(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS))
 		fail("a store ended with status 0x%x", status);
 	return status;
+}
+
+pid_t start_storing(char *p, volatile bool **stop)
+{
+	pid_t pid;
+
+	*stop = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (*stop == MAP_FAILED)
+		fail("mmap: %m");
+	pid = fork();
+	check(pid, "fork");
+	if (pid)
+		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);	/* if the case fails */
+	while (!**stop)
+		++*(volatile char *)p;
+	pattern(p, 0, PAGE, NEW);
+	_exit(0);
 }
 
 /*

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The driver of the device is unbound under the file system, or the file system is shut down or
- * made read-only.  No case can run after that, so their names begin with alone_.
+ * The driver of the device is unbound under the file system, or the file system is shut down.  No
+ * case can run after that, so their names begin with alone_.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -14,7 +14,6 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
-#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -263,57 +262,6 @@ static void alone_shutdown(void)
 		fail("fsync succeeded");
 }
 
-/* Store to the page at @p all the time, and a last time when told to */
-static pid_t start_storing(char *p, const volatile bool *stop)
-{
-	pid_t pid = fork();
-
-	check(pid, "fork");
-	if (pid)
-		return pid;
-	while (!*stop)
-		++*(volatile char *)p;
-	pattern(p, 0, PAGE, NEW);
-	_exit(0);
-}
-
-/*
- * An emergency remount does not wait for those that store to mappings.  It first writes back all
- * files, so that a page that is stored to all the time is writable again when the file system
- * becomes read-only.  A sync call must not return success without a flush after that.
- */
-static void alone_emergency_remount(void)
-{
-	char *p, *other;
-	struct file before = dirty_file("before", 2048, &other);
-	struct file f = dirty_file("f", 1, &p);
-	struct file after = dirty_file("after", 2048, &other);
-	volatile bool *stop = mmap(NULL, PAGE, PROT_READ | PROT_WRITE,
-				   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	struct statvfs st;
-	int status;
-	pid_t pid;
-
-	if (stop == MAP_FAILED)
-		fail("mmap: %m");
-	pid = start_storing(p, stop);
-	usleep(10000);
-	if (!write_setting("/proc/sysrq-trigger", "u"))
-		fail("no sysrq: %m");
-	do {
-		usleep(1000);
-		check(fstatvfs(f.fd, &st), "fstatvfs");
-	} while (!(st.f_flag & ST_RDONLY));
-	*stop = true;
-	check(waitpid(pid, &status, 0), "waitpid");
-	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS)
-		skip("the page was not writable when the file system became read-only");
-	sync_to_point(&f);
-	promise(&f, 0, PAGE, NEW);
-	close(before.fd);
-	close(after.fd);
-}
-
 /* On ext4, a commit makes blocks part of a file that a write fault has zeroed */
 static void alone_zeroed_blocks(void)
 {
@@ -336,6 +284,6 @@ const struct test_case unbind_cases[] = {
 	CASE(alone_unbind), CASE(alone_unbind_mapped), CASE(alone_unbind_pmd),
 	CASE(alone_unbind_pinned), CASE(alone_unbind_below), CASE(alone_unbind_remount),
 	CASE(alone_unbind_closed), CASE(alone_umount_pinned), GUARD(alone_shutdown),
-	CASE(alone_emergency_remount), CASE(alone_zeroed_blocks),
+	CASE(alone_zeroed_blocks),
 	{}
 };

@@ -131,22 +131,11 @@ static void write_cache_killed(void)
 	promise(&f, 0, 8 * PAGE, NEW);
 }
 
-/*
- * sysrq-u makes the file system read-only although a file is open and mapped.  A store
- * to it may fail after that; if it does not, fsync() must work.
- */
-static void forced_readonly(void)
+static void make_readonly(void)
 {
-	char *p, byte = pattern_byte(3, 0);
-	struct file f = dirty_file("f", 1, &p);
 	struct statvfs st;
-	volatile bool stored = false;
 	int tries = 0;
 
-	/* What is stored to the page cache stays there, and fsync() is silent about it */
-	if (strstr(config_name, "-nodax"))
-		skip("about DAX files");
-	sync_file(&f);
 	if (!write_setting("/proc/sysrq-trigger", "u"))
 		skip("no sysrq");
 	do {
@@ -155,6 +144,23 @@ static void forced_readonly(void)
 	} while (!(st.f_flag & ST_RDONLY) && ++tries < 1000);
 	if (!(st.f_flag & ST_RDONLY))
 		fail("still writable after 10 s");
+}
+
+/*
+ * sysrq-u makes the file system read-only although a file is open and mapped.  A store
+ * to it may fail after that; if it does not, fsync() must work.
+ */
+static void forced_readonly(void)
+{
+	char *p, byte = pattern_byte(3, 0);
+	struct file f = dirty_file("f", 1, &p);
+	volatile bool stored = false;
+
+	/* What is stored to the page cache stays there, and fsync() is silent about it */
+	if (strstr(config_name, "-nodax"))
+		skip("about DAX files");
+	sync_file(&f);
+	make_readonly();
 
 	/* Not by a child, which would have to map the page first */
 	signal(SIGBUS, bus_error);
@@ -169,8 +175,67 @@ static void forced_readonly(void)
 		promise(&f, 0, 1, 3);
 }
 
+/*
+ * An emergency remount does not wait for those that store to mappings.  It first writes back all
+ * files, so that a page that is stored to all the time is writable again when the file system
+ * becomes read-only.  A sync call must not return success without a flush after that.
+ */
+static void forced_readonly_beside_stores(void)
+{
+	char *p, *other;
+	struct file before = dirty_file("before", 1000, &other);
+	struct file f = dirty_file("f", 1, &p);
+	struct file after = dirty_file("after", 1000, &other);
+	volatile bool *stop;
+	int status;
+	pid_t pid;
+
+	if (strstr(config_name, "-nodax"))
+		skip("about DAX files");
+	pid = start_storing(p, &stop);
+	usleep(10000);
+	make_readonly();
+	*stop = true;
+	check(waitpid(pid, &status, 0), "waitpid");
+	if (!status)
+		sync_to_point(&f);
+	check(mount(NULL, test_dir, NULL, MS_REMOUNT, NULL), "remount,rw");
+	if (status)
+		skip("the page was not writable when the file system became read-only");
+	promise(&f, 0, PAGE, NEW);
+	close(before.fd);
+	close(after.fd);
+}
+
+/* A file does not change any more when it is immutable, though a child stores all the time */
+static void immutable_beside_stores(void)
+{
+	if (strncmp(config_name, "ext4-", 5) || strstr(config_name, "-nodax"))
+		skip("not a promise of this file system");
+	for (int round = 0; round < 5; round++) {
+		int immutable = FS_IMMUTABLE_FL, none = 0, status;
+		volatile bool *stop;
+		char *p;
+		struct file f = dirty_file("f", 1, &p);
+		pid_t pid = start_storing(p, &stop);
+		char before;
+
+		usleep(10000);
+		check(ioctl(f.fd, FS_IOC_SETFLAGS, &immutable), "FS_IOC_SETFLAGS");
+		before = *(volatile char *)p;
+		usleep(10000);
+		if (*(volatile char *)p != before)
+			fail("the file changes");
+		check(ioctl(f.fd, FS_IOC_SETFLAGS, &none), "FS_IOC_SETFLAGS");
+		*stop = true;
+		check(waitpid(pid, &status, 0), "waitpid");
+		close(f.fd);
+	}
+}
+
 const struct test_case setting_cases[] = {
 	CASE(freeze_blocks_stores), CASE(mmap_mtime), CASE(write_cache_off_on),
 	CASE(write_cache_on_off_on), CASE(write_cache_killed), CASE(forced_readonly),
+	CASE(forced_readonly_beside_stores), CASE(immutable_beside_stores),
 	{}
 };
