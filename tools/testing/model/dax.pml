@@ -86,6 +86,8 @@
  *   walked (MUT_HOT_DIRTY_GAP), but not any longer (MUT_HOT_DIRTY_WINDOW).
  * - They keep TOWRITE, too.  It may be that of a freeze, which would leave out the
  *   page (MUT_HOT_CLEAR_TOWRITE), and then it is writable in a frozen filesystem.
+ * - The dirty bit of an entry that is write-protected is that which is there when
+ *   the entry is taken away (MUT_HOT_LOOK_EARLY).
  * - Who removes a dirty page table entry, or drops a pin, sets PG_dirty before.
  * - PG_dirty of hot pages must be cleared before the page tables are walked
  *   (MUT_HOT_NOTE_LATE).  zap_pte_range() sets it before it flushes the TLBs, and
@@ -697,6 +699,9 @@ inline finish_batch()
 #ifdef MUT_HOT_PIN_EARLY
 	atomic { look_at_pins(); q++; look_at_pins(); q = 0 };
 #endif
+#ifdef MUT_HOT_LOOK_EARLY
+	found = found | batch & ~keep & (pte_dirty[0] | pte_dirty[1] << 1);
+#endif
 	/* Walk the page tables, each entry with its lock */
 	todo = batch;
 	do
@@ -719,7 +724,9 @@ inline finish_batch()
 			:: else
 			fi
 		:: !has(keep, q) && block[q] == b[q] && pte[q] ->
+#ifndef MUT_HOT_LOOK_EARLY
 			found = found | (pte_dirty[q] << q);
+#endif
 #else
 		:: block[q] == b[q] && pte[q] ->
 #endif
