@@ -262,28 +262,9 @@ static void alone_shutdown(void)
 		fail("fsync succeeded");
 }
 
-/* On ext4, a commit makes blocks part of a file that a write fault has zeroed */
-static void alone_zeroed_blocks(void)
-{
-	struct file f = create_file("f", 0, 0);
-	char *p;
-
-	check(ftruncate(f.fd, 8 * PAGE), "ftruncate");
-	sync();
-	p = map_file(&f, 0, 8 * PAGE);
-	for (int i = 0; i < 8; i++)
-		p[i * PAGE] = 1;
-	/* No sync call: there is a commit every 5 seconds */
-	sleep(7);
-	point();
-	for (int i = 0; i < 8; i++)
-		promise(&f, i * PAGE + 64, PAGE - 64, 0);
-}
-
 const struct test_case unbind_cases[] = {
 	CASE(alone_unbind), CASE(alone_unbind_mapped), CASE(alone_unbind_pmd),
 	CASE(alone_unbind_pinned), CASE(alone_unbind_below), CASE(alone_unbind_remount),
 	CASE(alone_unbind_closed), CASE(alone_umount_pinned), GUARD(alone_shutdown),
-	CASE(alone_zeroed_blocks),
 	{}
 };

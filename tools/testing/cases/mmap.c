@@ -333,6 +333,27 @@ static void mmap_beside_faults(void)
 	store_beside_faults(&f, map_file(&f, 0, PAGE), map_file(&f, 0, PAGE), PAGE);
 }
 
+/*
+ * A commit makes blocks part of a file that a write fault has zeroed.  Needs a guest of its own:
+ * ext4 with its journal on another device.
+ */
+static void alone_zeroed_blocks(void)
+{
+	struct file f = create_file("f", 0, 0);
+	char *p;
+
+	check(ftruncate(f.fd, 8 * PAGE), "ftruncate");
+	sync();
+	p = map_file(&f, 0, 8 * PAGE);
+	for (int i = 0; i < 8; i++)
+		p[i * PAGE] = 1;
+	/* No sync call: there is a commit every 5 seconds */
+	sleep(7);
+	point();
+	for (int i = 0; i < 8; i++)
+		promise(&f, i * PAGE + 64, PAGE - 64, 0);
+}
+
 const struct test_case mmap_cases[] = {
 	CASE(mmap_fsync), CASE(mmap_fdatasync), CASE(mmap_msync), CASE(mmap_msync_part),
 	CASE(mmap_sync), CASE(mmap_syncfs), CASE(syncfs_clean_log), CASE(mmap_sync_file_range),
@@ -341,5 +362,6 @@ const struct test_case mmap_cases[] = {
 	CASE(mmap_munmap_first), CASE(mmap_dontneed_first), CASE(mmap_mprotect_first),
 	CASE(mmap_mremap_first), CASE(mmap_fork), CASE(mmap_two_processes),
 	CASE(mmap_beside_faults), CASE(mmap_unlinked), CASE(mmap_freeze), CASE(mmap_evict),
+	CASE(alone_zeroed_blocks),
 	{}
 };

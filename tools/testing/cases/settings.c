@@ -131,6 +131,7 @@ static void write_cache_killed(void)
 	promise(&f, 0, 8 * PAGE, NEW);
 }
 
+/* As sysrq-u does it, which does not ask whether a file is open for writing */
 static void make_readonly(void)
 {
 	struct statvfs st;
