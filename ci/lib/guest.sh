@@ -66,7 +66,7 @@ make_initramfs() {
 # the reason on standard output, if the guest does not start or end its job, or if the kernel
 # log has a splat that tools/testing/cases/splats does not list for that kernel.
 boot() {
-	local name=$1 kernel=$2 seconds=${5:-$RUN_SECONDS} status=0 try
+	local name=$1 kernel=$2 seconds=${5:-$RUN_SECONDS} status=0 try start=$SECONDS
 	for try in 1 2 3; do
 		progress "guest: $name"
 		status=0
@@ -75,6 +75,7 @@ boot() {
 		# looks for PCI devices
 		grep -qs 'iotlb_to_section: Assertion' "$LOGS/$name.qemu" || break
 	done
+	[ $((SECONDS - start)) -lt 60 ] || progress "guest: $name took $((SECONDS - start)) s"
 	check_boot "$name" "$kernel" $status "$seconds"
 }
 
